@@ -1,0 +1,3 @@
+"""Transfer learning from cached features."""
+
+__version__ = "0.1.0"

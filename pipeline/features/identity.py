@@ -1,0 +1,123 @@
+"""The identity of an extractor: everything that makes its features what they are.
+
+Features of two identities are never mixed. Library versions and the device are recorded
+beside it, in each shard, and are no part of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from pipeline.errors import IdentityMismatch, StoreError
+from pipeline.features.weights import Weights
+from pipeline.params import ExtractParams
+
+#: Where in the network the features are taken: ``features``, ``avgpool``, flattened.
+LAYER = "avgpool.flatten"
+#: Columns of a row: 512 channels at 7 × 7 positions.
+DIMENSION = 512 * 7 * 7
+#: Decoder family, and the operations between a file and the network, in order.
+DECODING = "pillow, upright, RGB"
+RESIZING = "bilinear, antialiased"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What two stores, or a store and a model, must share to be used together.
+
+    Attributes
+    ----------
+    backbone, layer : str
+        The network, and where in it the features are taken.
+    weights_sha256 : str
+        Digest of the weights' values, whatever file they came from.
+    decoding, resizing : str
+        How a file becomes pixels, and how these are scaled.
+    resize, image_size : int
+        Pixels of the shorter side after resizing, and of the centre square.
+    mean, std : tuple of float
+        Normalisation of the red, green and blue channels scaled to [0, 1].
+    precision : {"half", "float32"}
+        Precision class of the forward pass.
+    storage : {"float16", "float32"}
+        Type of the stored numbers.
+    """
+
+    backbone: str
+    weights_sha256: str
+    layer: str
+    decoding: str
+    resizing: str
+    resize: int
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    precision: str
+    storage: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the identity as values that JSON can hold."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Identity:
+        """Rebuild an identity from `as_dict`.
+
+        Raises
+        ------
+        StoreError
+            `values` is not what `as_dict` returns.
+        """
+        names = [field.name for field in fields(cls)]
+        if not isinstance(values, dict) or sorted(values) != sorted(names):
+            raise StoreError(f"not an extractor's identity: expected the keys {', '.join(names)}.")
+        return cls(**values | {"mean": tuple(values["mean"]), "std": tuple(values["std"])})
+
+    def require(self, other: Identity, mine: str, theirs: str, remedy: str) -> None:
+        """Refuse to go on unless `other` is the same.
+
+        Parameters
+        ----------
+        other : Identity
+            The identity to compare with.
+        mine, theirs : str
+            What each identity belongs to, for the message.
+        remedy : str
+            What to do about a difference.
+
+        Raises
+        ------
+        IdentityMismatch
+            They differ; the message shows both, part by part.
+        """
+        parts = [
+            f"{field.name} {_short(getattr(self, field.name))} against {_short(getattr(other, field.name))}"
+            for field in fields(self)
+            if getattr(self, field.name) != getattr(other, field.name)
+        ]
+        if parts:
+            raise IdentityMismatch(f"{mine} and {theirs} differ: {'; '.join(parts)}. {remedy}")
+
+
+def identity_of(params: ExtractParams, weights: Weights) -> Identity:
+    """Return the identity of the extractor that `params` ask for, with these weights."""
+    return Identity(
+        backbone=params.backbone,
+        weights_sha256=weights.sha256,
+        layer=LAYER,
+        decoding=DECODING,
+        resizing=RESIZING,
+        resize=params.resize,
+        image_size=params.image_size,
+        mean=weights.mean,
+        std=weights.std,
+        precision=params.precision,
+        storage=params.storage,
+    )
+
+
+def _short(value: Any) -> str:
+    return value[:12] + "…" if isinstance(value, str) and len(value) == 64 else str(value)

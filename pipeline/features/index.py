@@ -1,0 +1,107 @@
+"""``cache/index.json``: proof that the store holds the features of the manifest.
+
+Tiny, deterministic and committed: the identity, and a digest of the manifest's row keys in
+their order. Training depends on it and not on the shards, so a store made again with other
+shard sizes retrains nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.dataset.manifest import Manifest
+from pipeline.errors import IdentityMismatch, MissingRows, StoreError
+from pipeline.features.identity import Identity
+from pipeline.features.store import RowKey
+from pipeline.files import write_json
+from pipeline.params import Params
+from pipeline.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Index:
+    """What the store holds for a manifest.
+
+    Attributes
+    ----------
+    identity : Identity
+        Of the extractor.
+    weights : str
+        Name of the weights in ``params.yaml`` when the features were made.
+    rows : int
+        Usable images of the manifest.
+    keys_sha256 : str
+        Digest of their row keys, in manifest order.
+    """
+
+    identity: Identity
+    weights: str
+    rows: int
+    keys_sha256: str
+
+
+def row_keys(manifest: Manifest) -> list[RowKey]:
+    """Row keys of the usable images, in manifest order; copies of one image share a key."""
+    return [RowKey(row.sha256) for row in manifest.usable]
+
+
+def digest_of_keys(keys: Sequence[RowKey]) -> str:
+    """Hash row keys in their order."""
+    return hashlib.sha256("".join(f"{key.sha256} {key.view}\n" for key in keys).encode()).hexdigest()
+
+
+def write_index(workspace: Workspace, identity: Identity, weights: str, manifest: Manifest) -> bool:
+    """Record that the store holds all of `manifest`; return whether that is news."""
+    keys = row_keys(manifest)
+    return write_json(
+        workspace.index_file,
+        {
+            "identity": identity.as_dict(),
+            "keys_sha256": digest_of_keys(keys),
+            "rows": len(keys),
+            "weights": weights,
+        },
+    )
+
+
+def current_index(workspace: Workspace, params: Params, manifest: Manifest) -> Index:
+    """Read the index, and refuse one that is not of this manifest and these parameters.
+
+    Raises
+    ------
+    MissingRows
+        There is none, or the manifest has changed since.
+    IdentityMismatch
+        ``params.yaml`` asks for another extractor than the one that ran.
+    StoreError
+        The file is not an index.
+    """
+    path, remedy = workspace.index_file, "Run `pipeline extract`."
+    try:
+        stored = json.loads(path.read_bytes())
+        index = Index(Identity.from_dict(stored.pop("identity")), **stored)
+    except FileNotFoundError:
+        raise MissingRows(f"{path}: no features yet. {remedy}") from None
+    except (ValueError, TypeError, KeyError, AttributeError, StoreError) as error:
+        raise StoreError(f"{path}: not an index ({error}). {remedy}") from None
+    if index.keys_sha256 != digest_of_keys(row_keys(manifest)):
+        raise MissingRows(f"{path} is not of the images now in {workspace.manifest_file}. {remedy}")
+    asked = params.extract
+    pairs = {
+        "backbone": (index.identity.backbone, asked.backbone),
+        "weights": (index.weights, asked.weights),
+        "precision": (index.identity.precision, asked.precision),
+        "resize": (index.identity.resize, asked.resize),
+        "image_size": (index.identity.image_size, asked.image_size),
+        "storage": (index.identity.storage, asked.storage),
+    }
+    differences = [f"{name} {had} against {wants}" for name, (had, wants) in pairs.items() if had != wants]
+    if differences:
+        raise IdentityMismatch(
+            f"{path} and {workspace.params_file} differ: {'; '.join(differences)}. "
+            f"Change params.yaml back, or run `pipeline extract`."
+        )
+    return index

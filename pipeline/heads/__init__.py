@@ -1,0 +1,1 @@
+"""Room three: from stored features to trained heads. Never imports images or the backbone."""

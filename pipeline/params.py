@@ -1,0 +1,282 @@
+"""``params.yaml``: everything that changes results, checked before anything runs.
+
+Owns the meaning, defaults and types of every parameter. What only changes speed (device,
+batch size, workers) is not here but on the command line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from pipeline.errors import ParamsError
+from pipeline.workspace import check_head_name
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+@dataclass(frozen=True)
+class SplitParams:
+    """Shares of the images in each split; they sum to 1."""
+
+    train: float = 0.7
+    val: float = 0.15
+    test: float = 0.15
+
+    def __post_init__(self) -> None:
+        shares = [getattr(self, split) for split in SPLITS]
+        if min(shares) < 0 or not math.isclose(sum(shares), 1, abs_tol=1e-6):
+            found = ", ".join(f"{split} {share:g}" for split, share in zip(SPLITS, shares, strict=True))
+            raise ParamsError(
+                f"dataset.split: expected three shares from 0 to 1 that sum to 1, found {found}."
+            )
+
+
+@dataclass(frozen=True)
+class DatasetParams:
+    """Which images, and how they are split.
+
+    Attributes
+    ----------
+    source : str
+        A folder, an archive, ``digits`` or ``cats-dogs``. A relative path starts at the workspace.
+    limit : int or None
+        Take a class-balanced sample of so many images; None takes all.
+    split : SplitParams
+        Used where the source brings no split of its own.
+    seed : int
+        Of the random split.
+    """
+
+    source: str = "digits"
+    limit: int | None = None
+    split: SplitParams = field(default_factory=SplitParams)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_seed("dataset.seed", self.seed)
+        if self.limit is not None and self.limit < 1:
+            raise ParamsError(f"dataset.limit: expected a whole number above 0, or null, found {self.limit}.")
+
+
+@dataclass(frozen=True)
+class ExtractParams:
+    """What makes the features what they are.
+
+    Attributes
+    ----------
+    backbone : {"vgg16"}
+        The network that is pushed through once.
+    weights : str
+        ``oxford``, ``IMAGENET1K_V1``, ``IMAGENET1K_FEATURES``, ``random`` (tests only), or a
+        path to a ``.pth`` or ``.safetensors`` file.
+    precision : {"half", "float32"}
+        Of the forward pass. ``half`` is bfloat16 or float16 where the hardware has them, and
+        whatever is better elsewhere.
+    resize, image_size : int
+        Pixels of the shorter side after resizing, and of the square cut from its centre.
+    storage : {"float16", "float32"}
+        Of the numbers in the store.
+    """
+
+    backbone: Literal["vgg16"] = "vgg16"
+    weights: str = "oxford"
+    precision: Literal["half", "float32"] = "half"
+    resize: int = 256
+    image_size: int = 224
+    storage: Literal["float16", "float32"] = "float16"
+
+    def __post_init__(self) -> None:
+        # 32: VGG16 halves the image five times
+        if not 32 <= self.image_size <= self.resize <= 4096:
+            raise ParamsError(
+                f"extract: expected 32 <= image_size <= resize <= 4096, "
+                f"found image_size {self.image_size} and resize {self.resize}."
+            )
+
+
+@dataclass(frozen=True)
+class HeadParams:
+    """One classifier: an estimator by short name or dotted path, and its constructor's parameters."""
+
+    estimator: str
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EvaluateParams:
+    """Which head the last stage scores on the test split."""
+
+    head: str = "logreg"
+
+
+@dataclass(frozen=True)
+class Params:
+    """The whole of ``params.yaml``.
+
+    Attributes
+    ----------
+    seed : int
+        Of everything random in training. The split has its own.
+    versions : dict of str to int
+        In workspaces made by ``pipeline init``: the version of each stage's code, so that DVC
+        runs a stage again when an upgrade changes what it computes.
+    """
+
+    seed: int = 0
+    dataset: DatasetParams = field(default_factory=DatasetParams)
+    extract: ExtractParams = field(default_factory=ExtractParams)
+    heads: dict[str, HeadParams] = field(default_factory=dict)
+    evaluate: EvaluateParams = field(default_factory=EvaluateParams)
+    versions: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_seed("seed", self.seed)
+
+    def head(self, name: str) -> HeadParams:
+        """Return the head called `name`.
+
+        Raises
+        ------
+        ParamsError
+            There is none; near misses are named.
+        """
+        check_head_name(name)
+        if name not in self.heads:
+            raise ParamsError(
+                f"head {name!r} is not among the heads of params.yaml "
+                f"({', '.join(self.heads) or 'there are none'}).{did_you_mean(name, self.heads)}"
+            )
+        return self.heads[name]
+
+
+#: Raised with every change of a stage's code that changes its results.
+STAGE_VERSIONS: dict[str, int] = {"prepare": 1, "extract": 1, "train": 1, "evaluate": 1}
+
+
+def read_params(path: Path) -> Params:
+    """Read and check ``params.yaml``.
+
+    Parameters
+    ----------
+    path : Path
+        YAML 1.2, read with a loader that builds plain values only.
+
+    Raises
+    ------
+    ParamsError
+        The file is not YAML, a key is unknown, or a value has the wrong type; the message
+        names the key.
+    """
+    try:
+        return parse_params(path.read_bytes())
+    except ParamsError as error:
+        raise ParamsError(f"{path}: {error}") from None
+
+
+def parse_params(text: bytes) -> Params:
+    """Check the text of a ``params.yaml``; see `read_params`."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        content = YAML(typ="safe", pure=True).load(text)
+    except (YAMLError, ValueError, LookupError, RecursionError) as error:  # ruamel lets the rest through
+        raise ParamsError(f"not valid YAML: {' '.join(str(error).split())}") from error
+    params: Params = _build(Params, {} if content is None else content, "")
+    for name in params.heads:
+        check_head_name(name)
+    _check_versions(params.versions)
+    return params
+
+
+def did_you_mean(word: str, known: typing.Iterable[str]) -> str:
+    """Return `` Did you mean 'x'?`` for the nearest of `known`, or nothing if none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _check_seed(key: str, seed: int) -> None:
+    if not 0 <= seed < 2**32:  # what NumPy's and scikit-learn's generators take
+        raise ParamsError(f"{key}: expected a whole number from 0 to {2**32 - 1}, found {seed}.")
+
+
+def _check_versions(versions: dict[str, int]) -> None:
+    for stage, version in versions.items():
+        current = STAGE_VERSIONS.get(stage)
+        if version != current:
+            raise ParamsError(
+                f"versions.{stage} is {version}, and this release of the pipeline has {current}: "
+                f"set it to {current}, and `dvc repro` runs that stage again."
+                if current is not None
+                else f"versions.{stage}: no such stage.{did_you_mean(stage, STAGE_VERSIONS)}"
+            )
+
+
+def _build(kind: Any, value: Any, key: str) -> Any:
+    """Turn plain YAML values into `kind`, naming the `key` of whatever does not fit."""
+    if dataclasses.is_dataclass(kind):
+        return _build_section(typing.cast("type[Any]", kind), value, key)
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        if value not in arguments:
+            expected = ", ".join(str(argument) for argument in arguments)
+            raise ParamsError(
+                f"{key}: expected one of {expected}, found {value!r}.{did_you_mean(str(value), arguments)}"
+            )
+        return value
+    if origin is types.UnionType:  # only `X | None` is used
+        return None if value is None else _build(arguments[0], value, key)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ParamsError(f"{key}: expected a mapping, found {_described(value)}.")
+        for name in value:
+            if not isinstance(name, str):
+                raise ParamsError(f"{key}: expected names as keys, found {name!r}.")
+        return {name: _build(arguments[1], item, f"{key}.{name}") for name, item in value.items()}
+    if kind is Any:
+        return value
+    words, fits = _SCALARS[kind]
+    if not fits(value):
+        raise ParamsError(f"{key}: expected {words}, found {_described(value)}.")
+    return kind(value)
+
+
+def _build_section(kind: type[Any], value: Any, key: str) -> Any:
+    if not isinstance(value, dict):
+        raise ParamsError(f"{key or 'the file'}: expected a mapping, found {_described(value)}.")
+    hints = get_type_hints(kind)
+    prefix = f"{key}." if key else ""
+    for name in value:
+        if name not in hints:
+            raise ParamsError(
+                f"{prefix}{name}: unknown key. Known here: {', '.join(hints)}."
+                f"{did_you_mean(str(name), hints)}"
+            )
+    for item in dataclasses.fields(kind):
+        required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        if required and item.name not in value:
+            raise ParamsError(f"{prefix}{item.name}: missing.")
+    return kind(**{name: _build(hints[name], item, prefix + name) for name, item in value.items()})
+
+
+_SCALARS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
+    int: ("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool)),
+    float: (
+        "a number",
+        lambda value: isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300,
+    ),
+    str: ("text", lambda value: isinstance(value, str) and value != ""),
+}
+
+
+def _described(value: Any) -> str:
+    return "nothing" if value is None else repr(value)

@@ -1,0 +1,1 @@
+"""Room four: what comes of trained heads: scores and predictions."""

@@ -1,0 +1,210 @@
+"""Labels for images that the head has never seen: the same way as in training, row by row.
+
+Owns which files are meant, and where each row comes from: the store where it holds the image,
+the network where not. It writes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.console import printable, progress
+from pipeline.dataset.names import has_image_suffix
+from pipeline.dataset.verdicts import examine
+from pipeline.dataset.walk import LabelledFolder, list_files
+from pipeline.errors import IdentityMismatch, MissingRows, SourceError, SourceMissing
+from pipeline.features.extractor import Extractor, chunks
+from pipeline.features.identity import DIMENSION, Identity, identity_of
+from pipeline.features.store import Features, FeatureStore, RowKey
+from pipeline.features.weights import resolve_weights
+from pipeline.heads import model_folder
+from pipeline.heads.model import Model
+from pipeline.params import read_params
+from pipeline.workspace import Workspace
+
+if TYPE_CHECKING:
+    import torch
+
+_CHUNK = 256  # images whose features are held at once
+_BATCH = 16  # images pushed through the network at once
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the head says of one image.
+
+    Attributes
+    ----------
+    path : str
+        As it was given, or found.
+    label : str or None
+        None for a file that could not be used.
+    probabilities : dict of str to float, or None
+        By label, summing to 1, the most probable first; None for a head that has none.
+    error : str or None
+        Why a file could not be used.
+    """
+
+    path: str
+    label: str | None
+    probabilities: dict[str, float] | None
+    error: str | None = None
+
+
+def predict(
+    workspace: Workspace,
+    model: str,
+    images: Sequence[str],
+    *,
+    device: str = "auto",
+    trust: bool = False,
+) -> list[Prediction]:
+    """Predict the label of images.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Its ``params.yaml`` says which extractor is in use.
+    model : str
+        A model's name, or the path of its folder.
+    images : sequence of str
+        Files, folders (searched to any depth) and patterns such as ``holiday/*.jpg``.
+    device : {"auto", "cuda", "mps", "cpu"}
+        Where the network runs, if it has to.
+    trust : bool, default False
+        Whether a pickled head may be loaded.
+
+    Returns
+    -------
+    list of Prediction
+        In the order given, folders sorted. One does not depend on the others.
+
+    Raises
+    ------
+    ModelError
+        There is no such model, it is damaged, or needs `trust`.
+    IdentityMismatch
+        It was trained on features of another extractor than the one in use.
+    SourceError
+        Something given does not exist or holds no images.
+    """
+    folder = Path(model) if "/" in model else workspace.model_folder(model)
+    head = model_folder.load(folder, trust=trust)
+    params = read_params(workspace.params_file)
+    weights = resolve_weights(params.extract.weights, workspace.root)
+    identity = identity_of(params.extract, weights)
+    identity.require(
+        head.identity,
+        f"the extractor in {workspace.params_file}",
+        f"that of the model in {folder}",
+        f"Change params.yaml back, or train again: `dvc repro` or `pipeline train {head.name}`.",
+    )
+    files = [file for given in images for file in _files(given)]
+    source = _FeatureSource(workspace, identity, lambda: Extractor(params.extract, weights, device))
+    predictions: list[Prediction] = []
+    with progress("predict", len(files)) as advance:
+        for chunk in chunks(files, _CHUNK):
+            X, errors = source.features(chunk, advance)
+            usable = [number for number in range(len(chunk)) if number not in errors]
+            predicted = dict(zip(usable, _predictions(head, X[usable]), strict=True)) if usable else {}
+            for number, file in enumerate(chunk):
+                label, probabilities = predicted.get(number, (None, None))
+                predictions.append(Prediction(str(file), label, probabilities, errors.get(number)))
+    return predictions
+
+
+class _FeatureSource:
+    """Features of files: from the store where it has them, from the network where not.
+
+    The network is set up only when the first image needs it.
+    """
+
+    def __init__(self, workspace: Workspace, identity: Identity, extractor: Callable[[], Extractor]) -> None:
+        self._new_extractor = extractor
+        self._storage = identity.storage
+        self._store: FeatureStore | None = None
+        # Without a store of this identity everything is computed, and comes out the same.
+        with contextlib.suppress(MissingRows, IdentityMismatch):
+            self._store = FeatureStore.open(workspace.store_folder, identity)
+        self._stored = self._store.keys() if self._store else set()
+
+    @cached_property
+    def _extractor(self) -> Extractor:
+        return self._new_extractor()
+
+    def features(
+        self, files: Sequence[Path], advance: Callable[[int], None]
+    ) -> tuple[Features, dict[int, str]]:
+        """Return a row for each file, and the reason, by position, for those that have none.
+
+        Strange files are looked into by processes that may die of it, as in ``prepare``; what
+        they cannot decode never reaches this one.
+        """
+        known: dict[int, RowKey] = {}
+        pixels: dict[int, torch.Tensor] = {}
+        errors: dict[int, str] = {}
+        for number, (file, verdict) in enumerate(zip(files, examine(files), strict=True)):
+            key = RowKey(verdict.sha256)
+            if verdict.reason:
+                errors[number] = verdict.reason
+            elif key in self._stored:
+                known[number] = key
+            else:
+                data = file.read_bytes()
+                if hashlib.sha256(data).hexdigest() == verdict.sha256:
+                    pixels[number] = self._extractor.pixels(data)
+                else:  # other bytes than those that were looked into
+                    errors[number] = "changed_while_read"
+        X = np.zeros((len(files), DIMENSION), self._storage)
+        if known and self._store:
+            X[list(known)] = self._store.read(list(known.values()))
+        advance(len(known) + len(errors))
+        for batch in chunks(list(pixels), _BATCH):
+            X[batch] = self._extractor.forward([pixels[number] for number in batch])
+            advance(len(batch))
+        return X, errors
+
+
+def _predictions(head: Model, X: Features) -> Iterator[tuple[str, dict[str, float] | None]]:
+    predicted = head.predict(X)
+    for row, label in enumerate(predicted.labels):
+        probabilities = None
+        if predicted.probabilities is not None:
+            pairs = zip(predicted.classes, predicted.probabilities[row].tolist(), strict=True)
+            probabilities = dict(sorted(pairs, key=lambda pair: -pair[1]))
+        yield label, probabilities
+
+
+def _files(given: str) -> list[Path]:
+    """Find the files meant by one argument; what they are is seen later."""
+    if not given:
+        raise SourceMissing("an image's name is empty: name a file, a folder or a pattern.")
+    try:
+        path = Path(given).expanduser()
+    except RuntimeError:
+        raise SourceMissing(f"{printable(given)}: no such user. Write the path in full.") from None
+    if path.is_dir():
+        listed = list_files(path, [LabelledFolder("", "")]).candidates
+        found = sorted(candidate.file for candidate in listed if has_image_suffix(candidate.file.name))
+    elif os.path.lexists(path):
+        found = [path]
+    else:
+        matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 (absolute patterns too)
+        found = [Path(match) for match in matches if not Path(match).is_dir()]
+        if not found:
+            raise SourceMissing(
+                f"{printable(given)}: there is no such file or folder, and no file matches it."
+            )
+    if not found:
+        raise SourceError(f"{printable(given)}: this folder holds no images (.jpg, .png, …).")
+    return found

@@ -1,0 +1,295 @@
+"""Looking into files in processes that may die: what they find, and what is left when they do."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipeline.dataset import verdicts
+from pipeline.dataset.examiner import look_at
+from pipeline.dataset.verdicts import Verdict, examine
+from pipeline.errors import PipelineError
+
+BAD_IMAGES = Path(__file__).parents[3] / "shared" / "bad-images"
+
+
+def png(width: int = 5, height: int = 3) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (width, height), "red").save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    file = tmp_path / "image.png"
+    file.write_bytes(png())
+    return file
+
+
+def children() -> set[int]:
+    """Return the examiners that this process has running."""
+    listing = subprocess.run(
+        ["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+    )
+    rows = (line.split(None, 2) for line in listing.stdout.splitlines())
+    return {int(pid) for pid, parent, args in rows if int(parent) == os.getpid() and "examiner" in args}
+
+
+def test_verdicts_come_in_the_order_of_the_files(tmp_path: Path) -> None:
+    files, expected = [], []
+    for index in range(20):
+        data = png(width=index + 1) if index % 3 else b"no image %d" % index
+        file = tmp_path / f"{index}.png"
+        file.write_bytes(data)
+        files.append(file)
+        size = (index + 1, 3) if index % 3 else (0, 0)
+        reason = "" if index % 3 else "unsupported_format"
+        expected.append(Verdict(hashlib.sha256(data).hexdigest(), len(data), *size, reason))
+    assert list(examine(files)) == expected
+    assert children() == set()
+
+
+def test_hash_only(image: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.png"
+    damaged.write_bytes(png()[:40])
+    found = list(examine([image, damaged], decode=False))
+    assert found == [
+        Verdict(hashlib.sha256(png()).hexdigest(), len(png())),
+        Verdict(hashlib.sha256(png()[:40]).hexdigest(), 40),
+    ]
+    assert not found[0].final
+
+
+def test_names_may_hold_anything(tmp_path: Path) -> None:
+    names = [
+        b"quote'\"`$(x).png",
+        b"line\nfeed.png",
+        b"latin-\xe9.png",
+        b"x" * 251 + b".png",
+        "图片.png".encode(),
+    ]
+    files = []
+    for name in names:
+        try:
+            (tmp_path / os.fsdecode(name)).write_bytes(png())
+        except OSError:  # a file system that takes UTF-8 names only
+            continue
+        files.append(tmp_path / os.fsdecode(name))
+    assert len(files) >= 4
+    assert [verdict.reason for verdict in examine(files)] == [""] * len(files)
+
+
+def test_what_is_not_a_readable_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "empty").touch()
+    with socket.socket(socket.AF_UNIX) as listener:
+        folder = os.open(tmp_path, os.O_RDONLY)
+        listener.bind(f"/proc/self/fd/{folder}/s" if Path("/proc/self/fd").exists() else str(tmp_path / "s"))
+        os.close(folder)
+        names = ["fifo", "folder", "loop", "empty", "absent", "empty/inside", "s"]
+        reasons = [verdict.reason for verdict in examine([tmp_path / name for name in names])]
+    assert dict(zip(names, reasons, strict=True)) == {
+        "fifo": "not_regular",
+        "folder": "not_regular",
+        "loop": "unreadable",
+        "empty": "empty_file",
+        "absent": "vanished",
+        "empty/inside": "vanished",
+        "s": "unreadable",
+    }
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_mode_000(image: Path) -> None:
+    image.chmod(0)
+    assert look_at(image) == Verdict(reason="unreadable")
+
+
+def test_permission_denied(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert look_at(image) == Verdict(reason="unreadable")
+
+
+@pytest.mark.parametrize("then", [b"more", b""])
+def test_a_file_that_changes_while_it_is_read(
+    then: bytes, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fstat, calls = os.fstat, []
+
+    def change_after_the_first_look(descriptor: int) -> os.stat_result:
+        status = fstat(descriptor)
+        calls.append(descriptor)
+        if len(calls) == 1:
+            image.write_bytes(png() + then)
+            os.utime(image, ns=(1, 1))
+        return status
+
+    monkeypatch.setattr(os, "fstat", change_after_the_first_look)
+    assert look_at(image) == Verdict(reason="changed_while_read")
+
+
+def test_a_file_too_large_is_not_read(tmp_path: Path) -> None:
+    sparse = tmp_path / "huge.png"
+    with sparse.open("wb") as file:
+        file.truncate(1 << 40)
+    assert [verdict.reason for verdict in examine([sparse])] == ["too_large"]
+
+
+def examiner_that(monkeypatch: pytest.MonkeyPatch, folder: Path, preamble: str) -> None:
+    """Have examiners run `preamble` first, by a module in front of everything else on their path."""
+    (folder / "sitecustomize.py").write_text(preamble)
+    monkeypatch.setattr(
+        verdicts, "_python_path", lambda: os.pathsep.join([str(folder), str(Path(__file__).parents[2])])
+    )
+
+
+HOSTILE = """
+import os, signal, time
+from pipeline.dataset import examiner
+real = examiner.decode
+def decode(data):
+    if data == b"crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if data == b"hang":
+        time.sleep(60)
+    if data == b"bomb":
+        bytes(3 * examiner.MAX_MEMORY)
+    return real(data)
+examiner.decode = decode
+examiner.TIMEOUT = 1
+"""
+
+
+def test_crash_and_hang_cost_one_image_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    examiner_that(monkeypatch, tmp_path, HOSTILE)
+    contents = [png(), b"crash", png(), b"hang", png(), b"crash", png()]
+    files = [tmp_path / f"{index}.png" for index in range(len(contents))]
+    for file, content in zip(files, contents, strict=True):
+        file.write_bytes(content)
+    found = [verdict.reason for verdict in examine(files)]
+    assert found == ["", "decoder_crashed", "", "timeout", "", "decoder_crashed", ""]
+    assert children() == set()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds a process to RLIMIT_AS")
+def test_memory_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    examiner_that(
+        monkeypatch,
+        tmp_path,
+        """
+from pipeline.dataset import examiner
+from pipeline.dataset.images import UndecodableImage
+def decode(data):
+    try:
+        bytes(examiner.MAX_MEMORY)
+    except MemoryError:
+        raise UndecodableImage("out_of_memory", "")
+examiner.decode = decode
+""",
+    )
+    image = tmp_path / "image.png"
+    image.write_bytes(png())
+    assert [verdict.reason for verdict in examine([image])] == ["out_of_memory"]
+
+
+def test_a_broken_installation_is_said_and_not_put_on_the_images(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "PIL.py").write_text("raise ImportError('no Pillow here')")
+    examiner_that(monkeypatch, tmp_path, "")
+    with pytest.raises(PipelineError, match="did not start"):
+        list(examine([image, image]))
+    assert children() == set()
+
+
+def test_leaving_early_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    examiner_that(monkeypatch, tmp_path, HOSTILE.replace("examiner.TIMEOUT = 1", ""))
+    files = [tmp_path / f"{index}.png" for index in range(50)]
+    for index, file in enumerate(files):
+        file.write_bytes(b"hang" if index else png())
+    found = examine(files)
+    assert next(found).reason == ""
+    assert children()
+    found.close()
+    assert children() == set()
+
+
+def test_an_interrupt_ends_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    examiner_that(monkeypatch, tmp_path, HOSTILE.replace("examiner.TIMEOUT = 1", ""))
+    file = tmp_path / "hang.png"
+    file.write_bytes(b"hang")
+    timer = threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        list(examine([file]))
+    timer.join()
+    assert children() == set()
+
+
+def test_an_examiner_ends_with_its_parent(image: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from pipeline.dataset.verdicts import examine\n"
+        "found = examine([Path(sys.argv[1])] * 2); next(found); print('one', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(image)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "one\n"
+        rows = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True)
+        orphans = [
+            int(row.split()[0]) for row in rows.stdout.splitlines() if int(row.split()[1]) == parent.pid
+        ]
+        assert orphans
+        parent.kill()
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in orphans) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    alive = subprocess.run(
+        ["ps", "-o", "pid=,stat=", "-p", ",".join(map(str, orphans))], capture_output=True, text=True
+    )
+    assert [row for row in alive.stdout.splitlines() if " Z" not in row] == []
+
+
+def test_examiners_load_no_numerical_package() -> None:
+    script = (
+        "import sys; import pipeline.dataset.examiner\n"
+        "print([name for name in ('numpy', 'torch', 'sklearn', 'h5py') if name in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout == "[]\n"
+
+
+@pytest.mark.skipif(not BAD_IMAGES.is_dir(), reason="the shared odd images are not beside the project")
+def test_odd_images_get_the_verdict_they_must() -> None:
+    with (BAD_IMAGES / "manifest.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        rows = list(csv.DictReader(file))
+    found = list(examine([BAD_IMAGES / row["file"] for row in rows]))
+    assert [verdict.sha256 for verdict in found] == [row["sha256"] for row in rows]
+    wrong = [
+        (row["file"], row["expect"], verdict.reason)
+        for row, verdict in zip(rows, found, strict=True)
+        if row["expect"] == ("quarantine" if verdict.reason == "" else "accept")
+        or verdict.reason in {"timeout", "decoder_crashed"}
+    ]
+    assert wrong == []
+    if sys.platform == "linux":  # kilobytes there
+        assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 1_000_000

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+
+from pipeline.errors import IdentityMismatch, StoreError
+from pipeline.features.identity import DIMENSION, Identity, identity_of
+from pipeline.features.weights import Weights
+from pipeline.params import ExtractParams
+
+OTHER: dict[str, Any] = {
+    "backbone": "vgg19",
+    "weights_sha256": "cd" * 32,
+    "layer": "classifier.0",
+    "decoding": "torchvision",
+    "resizing": "bicubic",
+    "resize": 255,
+    "image_size": 223,
+    "mean": (0.0, 0.0, 0.0),
+    "std": (1.0, 1.0, 1.0),
+    "precision": "float32",
+    "storage": "float32",
+}
+
+
+def test_as_dict__survives_json_exactly(identity: Identity) -> None:
+    exact = replace(identity, mean=(123.68 / 255, 1 / 3, 0.1))
+    assert Identity.from_dict(json.loads(json.dumps(exact.as_dict()))) == exact
+
+
+def test_other__covers_every_part() -> None:
+    assert set(OTHER) == {field.name for field in fields(Identity)}
+
+
+@pytest.mark.parametrize("part", OTHER)
+def test_require__every_part_counts_and_both_values_are_shown(identity: Identity, part: str) -> None:
+    other = replace(identity, **{part: OTHER[part]})
+    identity.require(identity, "this", "that", "Mend it.")
+    with pytest.raises(IdentityMismatch) as caught:
+        identity.require(other, "this", "that", "Mend it.")
+    had, wants = (str(getattr(one, part)) for one in (identity, other))
+    if part == "weights_sha256":
+        had, wants = had[:12] + "…", wants[:12] + "…"
+    assert str(caught.value) == f"this and that differ: {part} {had} against {wants}. Mend it."
+
+
+@pytest.mark.parametrize("values", [None, [], "x", {}, {"backbone": "vgg16"}])
+def test_from_dict__something_else(values: object) -> None:
+    with pytest.raises(StoreError, match=r"not an extractor's identity: expected the keys backbone, "):
+        Identity.from_dict(values)
+
+
+def test_from_dict__unknown_part(identity: Identity) -> None:
+    with pytest.raises(StoreError, match="not an extractor's identity"):
+        Identity.from_dict(identity.as_dict() | {"views": 1})
+
+
+def test_identity_of__takes_parameters_and_weights() -> None:
+    weights = Weights("w.pth", "ef" * 32, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0), None)
+    params = ExtractParams(precision="float32", resize=300, image_size=299, storage="float32")
+    found = identity_of(params, weights)
+    assert found.as_dict() == {
+        "backbone": "vgg16",
+        "weights_sha256": "ef" * 32,
+        "layer": "avgpool.flatten",
+        "decoding": "pillow, upright, RGB",
+        "resizing": "bilinear, antialiased",
+        "resize": 300,
+        "image_size": 299,
+        "mean": [1.0, 2.0, 3.0],
+        "std": [4.0, 5.0, 6.0],
+        "precision": "float32",
+        "storage": "float32",
+    }
+
+
+def test_identity_of__the_name_of_the_weights_is_no_part_of_it() -> None:
+    one, two = (Weights(name, "ef" * 32, (0.0,) * 3, (1.0,) * 3, None) for name in ("a.pth", "b.safetensors"))
+    assert identity_of(ExtractParams(), one) == identity_of(ExtractParams(), two)
+
+
+def test_dimension__is_the_one_of_the_issue() -> None:
+    assert DIMENSION == 25_088

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.dataset.manifest import ImageRow, read_manifest
+from pipeline.errors import HeadError, ParamsError
+from pipeline.features.store import FeatureStore, RowKey
+from pipeline.heads import model_folder
+from pipeline.heads.matrix import LabelledFeatures
+from pipeline.heads.model_folder import HISTORY
+from pipeline.heads.train import train
+from pipeline.workspace import Workspace
+from tests.heads.conftest import CLASSES, IDENTITY
+
+Change = Callable[[Callable[[ImageRow], ImageRow]], None]
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("head", ["linear", "logreg", "svm", "knn", "bayes"])
+def test_train__model_knows_unseen_rows(workspace: Workspace, head: str) -> None:
+    report = train(workspace, head)
+
+    assert (report.rows, report.classes, report.warnings) == (36, 3, ())
+    assert report.folder == workspace.model_folder(head)
+    model = model_folder.load(report.folder)
+    features = LabelledFeatures.open(workspace)
+    assert (model.name, model.classes, model.view) == (head, CLASSES, "center")
+    assert model.identity == IDENTITY
+    assert (model.rows, model.rows_sha256) == (36, features.training_digest)
+    unseen = features.matrix("val")
+    assert (model.predict(unseen.X).codes == unseen.y).mean() >= 0.9
+
+
+def test_train__parameters_come_from_params_yaml_and_the_seed_too(workspace: Workspace) -> None:
+    train(workspace, "knn")
+    assert model_folder.load(workspace.model_folder("knn")).params["n_neighbors"] == 3
+    train(workspace, "logreg")
+    assert model_folder.load(workspace.model_folder("logreg")).params["random_state"] == 7
+
+
+@pytest.mark.parametrize("head", ["linear", "svm"])
+def test_train__twice_gives_the_same_bytes(workspace: Workspace, head: str) -> None:
+    train(workspace, head)
+    before = files_of(workspace.model_folder(head))
+    train(workspace, head)
+    assert files_of(workspace.model_folder(head)) == before
+
+
+def test_train__test_rows_are_never_read(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[RowKey] = []
+    read = FeatureStore.read
+
+    def watched(store: FeatureStore, keys: list[RowKey]) -> Any:
+        asked.extend(keys)
+        return read(store, keys)
+
+    monkeypatch.setattr(FeatureStore, "read", watched)
+    for head in ("linear", "logreg"):
+        train(workspace, head)
+    test_keys = {row.sha256 for row in read_manifest(workspace.manifest_file).of_split("test")}
+    assert len(asked) == 36 + 12 + 36
+    assert not test_keys & {key.sha256 for key in asked}
+
+
+def test_train__linear_logs_every_epoch(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    train(workspace, "linear", overrides={"epochs": 3})
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 3
+    assert told[0].startswith("Epoch 1/3: train loss ")
+    with (workspace.model_folder("linear") / HISTORY).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy"]
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert (
+        f"val loss {float(rows[2]['val_loss']):.4f}, accuracy {float(rows[2]['val_accuracy']):.4f}" in told[2]
+    )
+
+
+def test_train__linear_without_validation_rows(workspace: Workspace, change_rows: Change) -> None:
+    change_rows(lambda row: replace(row, split="test") if row.split == "val" else row)
+    train(workspace, "linear", overrides={"epochs": 1})
+    assert (workspace.model_folder("linear") / HISTORY).read_text().splitlines()[1].endswith(",,")
+
+
+def test_train__log_of_another_estimator_goes(workspace: Workspace) -> None:
+    train(workspace, "linear", overrides={"epochs": 1})
+    text = workspace.params_file.read_text()
+    workspace.params_file.write_text(
+        text.replace("linear: {estimator: linear}", "linear: {estimator: ridge}")
+    )
+    train(workspace, "linear")
+    assert not (workspace.model_folder("linear") / HISTORY).exists()
+
+
+def test_train__overrides_under_another_name(workspace: Workspace) -> None:
+    params = workspace.params_file.read_bytes()
+    train(workspace, "knn")
+    before = files_of(workspace.model_folder("knn"))
+    report = train(workspace, "knn", name="knn1", overrides={"n_neighbors": 1})
+    assert report.name == "knn1"
+    assert model_folder.load(workspace.model_folder("knn1")).params["n_neighbors"] == 1
+    assert files_of(workspace.model_folder("knn")) == before
+    assert workspace.params_file.read_bytes() == params
+
+
+def test_train__short_name_that_params_yaml_lacks(workspace: Workspace) -> None:
+    train(workspace, "ridge")
+    assert model_folder.load(workspace.model_folder("ridge")).estimator == "ridge"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"head": "logrge"}, ParamsError, "neither in params.yaml.*Did you mean 'logreg'"),
+        ({"head": "../x"}, ParamsError, "lower-case"),
+        (
+            {"head": "knn", "name": "logreg"},
+            ParamsError,
+            "--name logreg: params.yaml has a head of that name",
+        ),
+        ({"head": "knn", "name": "A b"}, ParamsError, "lower-case"),
+        ({"head": "knn", "overrides": {"neighbours": 1}}, HeadError, "no parameter 'neighbours'"),
+        ({"head": "knn", "overrides": {"n_neighbors": 99}}, HeadError, "(?i)knn.*n_neighbors.*n_samples"),
+        ({"head": "logreg", "overrides": {"C": -1}}, HeadError, "logreg.*'C' parameter.*must be a float"),
+        ({"head": "logreg", "overrides": {"solver": "magic"}}, HeadError, "'solver' parameter"),
+        ({"head": "logreg", "overrides": {"C": {"a": 1}}}, HeadError, "'C' parameter"),
+        ({"head": "linear", "overrides": {"epochs": 0}}, HeadError, "epochs must be a whole number"),
+    ],
+)
+def test_train__what_cannot_be_trained_leaves_the_model_there_is(
+    workspace: Workspace, arguments: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    train(workspace, "knn")
+    before = files_of(workspace.model_folder("knn"))
+    with pytest.raises(error, match=message) as caught:
+        train(workspace, **arguments)
+    assert "\n" not in str(caught.value)
+    assert files_of(workspace.model_folder("knn")) == before
+    assert [path.name for path in workspace.models_folder.iterdir()] == ["knn"]
+
+
+def test_train__untrusted_types_need_trust(workspace: Workspace) -> None:
+    train(
+        workspace, "knn", name="tree", overrides={"algorithm": "kd_tree", "metric": "euclidean"}, trust=True
+    )
+    assert (workspace.model_folder("tree") / "head.joblib").is_file()
+    with pytest.raises(HeadError, match=r"'tree2' .*KDTree.*--trust"):
+        train(workspace, "knn", name="tree2", overrides={"algorithm": "kd_tree", "metric": "euclidean"})
+    assert not workspace.model_folder("tree2").exists()
+
+
+def test_train__complaints_are_told_and_kept(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = train(workspace, "logreg", overrides={"max_iter": 1})
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == len(report.warnings) == 1
+    assert told[0].startswith("warning: head logreg: ConvergenceWarning: ")
+    assert model_folder.load(report.folder).warnings == report.warnings
+
+
+def test_train__presets_converge_quietly(workspace: Workspace) -> None:
+    for head in ("logreg", "linear-svm", "ridge", "knn", "rbf-svm", "naive-bayes", "lda", "forest"):
+        assert train(workspace, head).warnings == ()
+
+
+def test_train__scikit_learn_head_without_torch(workspace: Workspace) -> None:
+    code = """
+import sys
+from pathlib import Path
+from pipeline.heads.train import train
+from pipeline.workspace import Workspace
+train(Workspace(Path(sys.argv[1])), "logreg")
+print([name for name in ("torch", "torchvision", "PIL") if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(workspace.root)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+    assert json.loads((workspace.model_folder("logreg") / "model.json").read_bytes())["rows"] == 36
+
+
+def test_train__duplicates_are_rows_of_their_own(workspace: Workspace, change_rows: Change) -> None:
+    first = read_manifest(workspace.manifest_file).of_split("train")[0]
+    change_rows(lambda row: replace(row, sha256=first.sha256) if row.path == "cat/01.jpg" else row)
+    matrix = LabelledFeatures.open(workspace).matrix("train")
+    assert len(matrix.y) == 36
+    np.testing.assert_array_equal(matrix.X[0], matrix.X[1])
+    assert train(workspace, "logreg").rows == 36

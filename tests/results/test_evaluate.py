@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from scipy.stats import binomtest
+from sklearn import metrics as reference
+
+from pipeline.dataset.manifest import ImageRow, read_manifest
+from pipeline.errors import HeadError, IdentityMismatch, ModelError, WorkspaceError
+from pipeline.features.store import FeatureStore
+from pipeline.heads import model_folder
+from pipeline.heads.matrix import LabelledFeatures
+from pipeline.heads.model import Predictions
+from pipeline.heads.train import train
+from pipeline.results.evaluate import evaluate, score, wilson_interval
+from pipeline.workspace import Workspace
+from tests.heads.conftest import IDENTITY, relabelled
+
+Change = Callable[[Callable[[ImageRow], ImageRow]], None]
+RANDOM = np.random.default_rng(0)
+
+
+def guesses(n: int, k: int, seed: int) -> tuple[npt.NDArray[np.int64], Predictions]:
+    """Labels, and probabilities that lean towards them."""
+    random = np.random.default_rng(seed)
+    y = random.integers(0, k, n)
+    probabilities = random.random((n, k))
+    probabilities[np.arange(n), y] += random.random(n)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    classes = tuple("abcdefghij"[:k])
+    return y, Predictions(probabilities.argmax(axis=1), classes, probabilities)
+
+
+@pytest.mark.parametrize(("n", "k"), [(200, 2), (150, 5), (7, 4), (1, 2)])
+def test_score__equals_scikit_learn(n: int, k: int) -> None:
+    y, predictions = guesses(n, k, seed=n)
+    found = score("m", "val", y, predictions)
+    codes = list(range(k))
+
+    assert (found.head, found.split, found.n, found.test_looks) == ("m", "val", n, None)
+    assert found.accuracy == pytest.approx(reference.accuracy_score(y, predictions.codes), abs=1e-6)
+    assert found.macro_f1 == pytest.approx(
+        reference.f1_score(y, predictions.codes, average="macro"), abs=1e-6
+    )
+    loss = reference.log_loss(y, predictions.probabilities, labels=codes)
+    assert found.log_loss == pytest.approx(loss, abs=1e-6)
+    assert found.confusion == reference.confusion_matrix(y, predictions.codes, labels=codes).tolist()
+    expected = reference.precision_recall_fscore_support(y, predictions.codes, labels=codes, zero_division=0)
+    for code, label in enumerate(predictions.classes):
+        assert list(found.per_class[label].values()) == pytest.approx(
+            [part[code] for part in expected], abs=1e-6
+        )
+
+
+def test_score__certain_and_wrong_is_finite_and_as_scikit_learn_has_it() -> None:
+    y = np.array([0, 1])
+    predictions = Predictions(np.array([0, 0]), ("a", "b"), np.array([[1.0, 0.0], [1.0, 0.0]]))
+    loss = reference.log_loss(y, predictions.probabilities)
+    assert score("m", "val", y, predictions).log_loss == pytest.approx(loss, abs=1e-6)
+
+
+def test_score__without_probabilities() -> None:
+    y, predictions = guesses(20, 3, seed=1)
+    found = score("m", "val", y, replace(predictions, probabilities=None))
+    assert found.log_loss is None
+    assert "log_loss" not in found.as_dict()
+
+
+@pytest.mark.parametrize(("right", "n"), [(8, 10), (0, 10), (10, 10), (975, 1000), (1, 1)])
+def test_wilson_interval__equals_scipy(right: int, n: int) -> None:
+    interval = binomtest(right, n).proportion_ci(method="wilson")
+    assert wilson_interval(right, n) == pytest.approx((interval.low, interval.high), abs=2e-6)
+
+
+@pytest.fixture
+def trained(workspace: Workspace) -> Workspace:
+    train(workspace, "knn")
+    return workspace
+
+
+def test_evaluate__scores_the_models_own_predictions(trained: Workspace) -> None:
+    found = evaluate(trained, "knn")
+
+    rows = LabelledFeatures.open(trained).matrix("val")
+    predictions = model_folder.load(trained.model_folder("knn")).predict(rows.X)
+    assert found == score("knn", "val", rows.y, predictions)
+    assert found.n == 12
+
+    stored = json.loads(trained.metrics_file("knn", "val").read_bytes())
+    assert stored == json.loads(json.dumps(found.as_dict()))
+    assert list(stored)[:4] == ["head", "split", "n", "accuracy"]
+    assert stored["confusion"]["labels"] == ["cat", "dog", "owl"]
+
+    with trained.confusion_file("knn", "val").open(newline="") as file:
+        pairs = [(row["actual"], row["predicted"]) for row in csv.DictReader(file)]
+    actual = [row.label for row in read_manifest(trained.manifest_file).of_split("val")]
+    assert pairs == list(zip(actual, predictions.labels, strict=True))
+
+
+def test_evaluate__twice_gives_the_same_bytes(trained: Workspace) -> None:
+    def files() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in (trained.root / "reports").rglob("*.*")}
+
+    for split in ("val", "test"):
+        evaluate(trained, "knn", split)
+    before = files()
+    for split in ("val", "test"):
+        evaluate(trained, "knn", split)  # type: ignore[arg-type]
+    assert files() == before
+    assert len(before) == 5
+
+
+def test_evaluate__counts_looks_at_the_test_split(trained: Workspace, change_rows: Change) -> None:
+    train(trained, "bayes")
+    assert evaluate(trained, "knn").test_looks is None
+    assert not trained.test_looks_file.exists()
+
+    assert evaluate(trained, "knn", "test").test_looks == 1
+    assert evaluate(trained, "knn", "test").test_looks == 1
+    assert evaluate(trained, "bayes", "test").test_looks == 2
+    train(trained, "knn")  # the same model again is no other model
+    assert evaluate(trained, "knn", "test").test_looks == 2
+    train(trained, "knn", overrides={"n_neighbors": 1})
+    assert evaluate(trained, "knn", "test").test_looks == 3
+    assert json.loads(trained.metrics_file("knn", "test").read_bytes())["test_looks"] == 3
+
+    change_rows(lambda row: replace(row, split="val") if row.path == "owl/19.jpg" else row)
+    assert evaluate(trained, "knn", "test").test_looks == 1  # other rows, looked at for the first time
+    assert len(json.loads(trained.test_looks_file.read_bytes())["looks"]) == 4
+
+
+def test_evaluate__val_and_train_rows_only_where_asked(
+    trained: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    read = FeatureStore.read
+
+    def watched(store: FeatureStore, keys: list[object]) -> object:
+        asked.extend(key.sha256 for key in keys)  # type: ignore[attr-defined]
+        return read(store, keys)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FeatureStore, "read", watched)
+    evaluate(trained, "knn")
+    assert asked == [row.sha256 for row in read_manifest(trained.manifest_file).of_split("val")]
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"looks": [{"head": "knn"}]}', '{"looks": 3}'])
+def test_evaluate__damaged_record_of_looks_is_not_overwritten(trained: Workspace, content: str) -> None:
+    trained.test_looks_file.parent.mkdir(parents=True)
+    trained.test_looks_file.write_text(content)
+    with pytest.raises(WorkspaceError, match=r"test-looks.json: not a record of looks"):
+        evaluate(trained, "knn", "test")
+    assert trained.test_looks_file.read_text() == content
+    assert not trained.metrics_file("knn", "test").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda row: relabelled(row, "cat/00.jpg", "dog"),
+        lambda row: replace(row, split="val") if row.path == "cat/00.jpg" else row,
+        # A validation image of yesterday is learned from today, and the other way round.
+        lambda row: replace(row, split={"train": "val", "val": "train"}.get(row.split, row.split)),
+    ],
+)
+def test_evaluate__model_of_other_training_rows(
+    trained: Workspace, change_rows: Change, change: Callable[[ImageRow], ImageRow]
+) -> None:
+    change_rows(change)
+    with pytest.raises(ModelError, match=r"other images or labels.*Run `pipeline train knn` again"):
+        evaluate(trained, "knn")
+    assert not trained.metrics_file("knn", "val").exists()
+
+
+def test_evaluate__relabelled_validation_image_needs_no_training(
+    trained: Workspace, change_rows: Change
+) -> None:
+    path = read_manifest(trained.manifest_file).of_split("val")[0].path
+    before = evaluate(trained, "knn")
+    change_rows(lambda row: relabelled(row, path, "dog"))
+    after = evaluate(trained, "knn")
+    assert after.per_class["dog"]["n"] == before.per_class["dog"]["n"] + 1
+
+
+def test_evaluate__model_of_another_extractor(trained: Workspace) -> None:
+    path = trained.model_folder("knn") / "model.json"
+    stored = json.loads(path.read_bytes())
+    stored["identity"] = replace(IDENTITY, precision="float32").as_dict()
+    path.write_text(json.dumps(stored))
+    with pytest.raises(
+        IdentityMismatch, match=r"model 'knn' .* precision float32 against half.*pipeline train knn"
+    ):
+        evaluate(trained, "knn")
+
+
+def test_evaluate__split_without_images(trained: Workspace, change_rows: Change) -> None:
+    change_rows(lambda row: replace(row, split="test") if row.split == "val" else row)
+    with pytest.raises(HeadError, match=r"split 'val' has no image.*dataset.split.*--resplit"):
+        evaluate(trained, "knn")
+
+
+def test_evaluate__no_model(workspace: Workspace) -> None:
+    with pytest.raises(ModelError, match=r"no such model. Run `pipeline train knn` first"):
+        evaluate(workspace, "knn")
+
+
+def test_evaluate__class_missing_from_the_split(trained: Workspace, change_rows: Change) -> None:
+    change_rows(lambda row: replace(row, split="test") if (row.split, row.label) == ("val", "owl") else row)
+    found = evaluate(trained, "knn")
+    assert found.n == 8
+    assert found.per_class["owl"]["n"] == 0
+
+
+def test_looks__model_is_known_by_its_description(trained: Workspace) -> None:
+    evaluate(trained, "knn", "test")
+    look = json.loads(trained.test_looks_file.read_bytes())["looks"][0]
+    description = (trained.model_folder("knn") / "model.json").read_bytes()
+    assert look["model_sha256"] == hashlib.sha256(description).hexdigest()
+    assert look["rows_sha256"] == LabelledFeatures.open(trained).matrix("test").digest
