@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.console import printable
 from pipeline.errors import ParamsError
 from pipeline.files import write_atomically
-from pipeline.params import parse_params
+from pipeline.params import NAMED_SOURCES, parse_params
 
 
 def write_params(path: Path, changes: Mapping[str, Any]) -> None:
@@ -72,13 +72,15 @@ def _changed(text: bytes, changes: Mapping[str, Any]) -> bytes:
     except (YAMLError, ValueError, LookupError, RecursionError) as error:  # as in `parse_params`
         raise ParamsError(f"not valid YAML: {' '.join(str(error).split())}") from error
     document = {} if document is None else document
+    if not isinstance(document, dict):
+        raise ParamsError("the file: expected a mapping.")
     for key, value in changes.items():
         *parents, last = key.split(".")
         section = document
         for parent in parents:
             section = section.setdefault(parent, {}) if isinstance(section, dict) else None
         if not isinstance(section, dict):
-            raise ParamsError(f"{'.'.join(parents) or 'the file'}: expected a mapping.")
+            raise ParamsError(f"{'.'.join(parents)}: expected a mapping.")
         section[last] = value
     changed = io.BytesIO()
     yaml.dump(document, changed)
@@ -102,7 +104,7 @@ def source_for_params(source: str, root: Path) -> str:
     ParamsError
         It is empty, or names the home folder of nobody.
     """
-    if source in {"digits", "cats-dogs"}:
+    if source in NAMED_SOURCES:
         return source
     try:
         path = Path(source).expanduser()

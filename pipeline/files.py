@@ -97,7 +97,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     Raises
     ------
     OSError
-        The disk is full, or the folder beside cannot be written.
+        The disk is full, or the folder beside cannot be written; its `filename` is `folder`.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.*.tmp"):
@@ -121,9 +121,13 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
                 former.rename(folder)
             raise
         sync(folder.parent)
+        shutil.rmtree(former, ignore_errors=True)
+    except OSError as error:
+        if error.filename is None or Path(error.filename).is_relative_to(temporary):
+            error.filename, error.filename2 = str(folder), None  # as in `replacing`
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(former, ignore_errors=True)
 
 
 def write_atomically(path: Path, data: bytes | str) -> bool:

@@ -23,6 +23,10 @@ Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 
+#: Sources that are known by name; everything else is a path.
+NAMED_SOURCES = ("digits", "cats-dogs")
+
+
 @dataclass(frozen=True)
 class SplitParams:
     """Shares of the images in each split; they sum to 1."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from importlib.resources import files
 from pathlib import Path
 
 from pipeline.console import printable
 from pipeline.edit_params import source_for_params, write_params
-from pipeline.errors import WorkspaceError
+from pipeline.errors import SourceMissing, WorkspaceError
 from pipeline.files import write_atomically
-from pipeline.params import STAGE_VERSIONS
+from pipeline.params import NAMED_SOURCES, STAGE_VERSIONS, did_you_mean
 
 # Templates carry no leading dot, so that no tool mistakes them for its own settings.
 _TEMPLATES = {
@@ -41,6 +42,8 @@ def create_workspace(root: Path, source: str | None = None) -> list[str]:
     ------
     WorkspaceError
         `root` is a workspace already, or a file.
+    SourceMissing
+        There is nothing at `source`; nothing is written.
     """
     if root.exists() and not root.is_dir():
         raise WorkspaceError(f"{printable(str(root))} is a file: name a folder for the workspace.")
@@ -53,7 +56,13 @@ def create_workspace(root: Path, source: str | None = None) -> list[str]:
         )
     changes: dict[str, object] = {"versions": STAGE_VERSIONS}
     if source is not None:
-        changes |= {"dataset.source": source_for_params(source, root), "dataset.limit": None}
+        named = source_for_params(source, root)
+        if named not in NAMED_SOURCES and not Path(os.path.normpath(root.resolve() / named)).exists():
+            raise SourceMissing(
+                f"--source {printable(source)}: no such folder or archive. Name an existing one, or one of "
+                f"{', '.join(NAMED_SOURCES)}.{did_you_mean(source, NAMED_SOURCES)}"
+            )
+        changes |= {"dataset.source": named, "dataset.limit": None}
     written = []
     for template, name in _TEMPLATES.items():
         text = files("pipeline").joinpath("templates", template).read_text("utf-8")

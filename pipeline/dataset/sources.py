@@ -16,7 +16,7 @@ from pipeline.dataset.layouts import list_images
 from pipeline.dataset.names import image_file
 from pipeline.dataset.walk import Candidate, mode_of
 from pipeline.errors import SourceError, SourceMissing
-from pipeline.params import did_you_mean
+from pipeline.params import NAMED_SOURCES, did_you_mean
 from pipeline.workspace import Workspace
 
 __all__ = ["CATS_DOGS_URL", "Candidate", "Source", "image_file", "open_source", "source_root"]
@@ -26,8 +26,6 @@ CATS_DOGS_URL = (
     "https://download.microsoft.com/download/3/e/1/3e1c3f21-ecdb-4869-8368-6deba77b919f/"
     "kagglecatsanddogs_5340.zip"
 )
-
-_NAMED = ("digits", "cats-dogs")
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ def open_source(source: str, workspace: Workspace) -> Source:
         archive = workspace.download_folder / CATS_DOGS_URL.rpartition("/")[2]
         downloads.fetch(CATS_DOGS_URL, archive)
         archives.unpack(archive, root)
-    elif source not in _NAMED and _is_archive(source, workspace):
+    elif source not in NAMED_SOURCES and _is_archive(source, workspace):
         archives.unpack(_path(source, workspace), root)
     listing = list_images(root)
     return Source(root, tuple(listing.candidates), listing.ignored)
@@ -86,7 +84,7 @@ def source_root(source: str, workspace: Workspace) -> Path:
 
     Nothing is listed, fetched or checked; the folder may not exist.
     """
-    if source in _NAMED:
+    if source in NAMED_SOURCES:
         return workspace.images_folder / source
     path = _path(source, workspace)
     if archives.is_archive_name(path.name) and not stat.S_ISDIR(mode_of(str(path)) or 0):
@@ -103,7 +101,7 @@ def _is_archive(source: str, workspace: Workspace) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         raise SourceMissing(
             f"{shown}: no such folder or archive. Name an existing one with `pipeline prepare --source`, or "
-            f"one of {', '.join(_NAMED)}.{did_you_mean(source, _NAMED)}"
+            f"one of {', '.join(NAMED_SOURCES)}.{did_you_mean(source, NAMED_SOURCES)}"
         ) from None
     except OSError as error:
         raise SourceError(f"{shown}: cannot be reached ({error.strerror}).") from None

@@ -107,7 +107,11 @@ def load(folder: Path, *, trust: bool = False) -> Model:
         stored = json.loads(path.read_bytes())
         model, features, file_name, size, digest = _described(stored)
     except FileNotFoundError:
-        raise ModelError(f"{folder}: no such model. Run `pipeline train {folder.name}` first.") from None
+        there = sorted(path.parent.name for path in folder.parent.glob(f"*/{DESCRIPTION}"))
+        raise ModelError(
+            f"{folder}: no such model. Run `pipeline train {folder.name}` first, or name one of those "
+            f"that are there: {', '.join(there) or 'none yet'}."
+        ) from None
     except (ValueError, TypeError, KeyError, AttributeError, StoreError) as error:
         raise ModelError(f"{path}: not a model's description ({_words(error)}). {again}") from None
     head_path = folder / file_name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,8 @@ from click.testing import CliRunner, Result
 
 from pipeline.cli import cli
 from pipeline.edit_params import write_params
+from pipeline.features import weights
+from pipeline.features.state import digest_of
 from pipeline.scaffold import create_workspace
 from pipeline.workspace import Workspace
 from tests.conftest import SMALL_NETWORK, write_images
@@ -58,9 +60,23 @@ def finish(folder: Path) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True, scope="session")
+def random_weights() -> Iterator[None]:
+    """Draw and hash the 15 million random weights once, not with every command."""
+    state = weights._random_state()
+    digest = digest_of(state)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weights, "_random_state", lambda: state)
+        patch.setattr(weights, "digest_of", lambda other: digest if other is state else digest_of(other))
+        yield
+
+
 @pytest.fixture(scope="session")
 def finished_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return finish(tmp_path_factory.mktemp("finished"))
+    folder = tmp_path_factory.getbasetemp() / "finished"
+    if not folder.exists():  # rooms that import this fixture share what it made
+        finish(tmp_path_factory.mktemp("unfinished")).rename(folder)
+    return folder
 
 
 @pytest.fixture

@@ -22,7 +22,6 @@ from click.testing import CliRunner, Result
 import pipeline.commands
 from pipeline.cli import COMMANDS, cli
 from pipeline.dataset.prepare import prepare
-from pipeline.edit_params import write_params
 from pipeline.errors import WorkspaceError
 from pipeline.workspace import Workspace
 from tests.conftest import write_images
@@ -225,7 +224,7 @@ def test_a_reader_that_has_seen_enough(workspace: Workspace, arguments: list[str
 
 SLOW_RUN = """\
 import pipeline.features.store as store
-store.SHARD_ROWS = 8  # many small shards: the first is soon done
+store.SHARD_ROWS = 4  # many small shards: the first is soon done
 from pipeline.cli import main
 main()
 """
@@ -235,7 +234,7 @@ main()
 def running_extract(workspace: Workspace) -> Iterator[subprocess.Popen[str]]:
     """Run `pipeline extract` in a session of its own, and yield once it has written a shard."""
     before = len(list(workspace.store_folder.glob("*.h5")))
-    arguments = ["--root", str(workspace.root), "extract", "--batch-size", "8"]
+    arguments = ["--root", str(workspace.root), "extract", "--batch-size", "4"]
     process = subprocess.Popen(
         [sys.executable, "-c", SLOW_RUN, *arguments],
         stderr=subprocess.PIPE,
@@ -255,8 +254,7 @@ def running_extract(workspace: Workspace) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_extract__stopped_and_resumed(tmp_path: Path, workspace: Workspace, run: Run) -> None:
-    write_images(tmp_path / "photos", {"cat": 60, "dog": 60})
-    write_params(workspace.params_file, {"extract.image_size": 64, "extract.resize": 64})
+    write_images(tmp_path / "photos", {"cat": 32, "dog": 32})
     prepare(workspace)
     for number in (signal.SIGINT, signal.SIGTERM):
         with running_extract(workspace) as process:
@@ -270,10 +268,10 @@ def test_extract__stopped_and_resumed(tmp_path: Path, workspace: Workspace, run:
                 os.killpg(process.pid, 0)
         assert list(workspace.store_folder.glob(".*.tmp")) == []
         assert not workspace.index_file.exists()
-    finished = 8 * len(list(workspace.store_folder.glob("*.h5")))
-    assert 16 <= finished < 120
+    finished = 4 * len(list(workspace.store_folder.glob("*.h5")))
+    assert 8 <= finished < 64
     report = json.loads(run("extract", "--json").stdout)
-    assert report == {"images": 120, "computed": 120 - finished, "reused": finished, "copies": 0}
+    assert report == {"images": 64, "computed": 64 - finished, "reused": finished, "copies": 0}
     assert workspace.index_file.is_file()
 
 

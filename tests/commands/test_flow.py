@@ -32,7 +32,8 @@ def usable(workspace: Workspace) -> tuple[ImageRow, ...]:
 
 def stored_hashes(workspace: Workspace) -> set[str]:
     identity = Identity.from_dict(json.loads(workspace.index_file.read_bytes())["identity"])
-    return {key.sha256 for key in FeatureStore.open(workspace.store_folder, identity).keys()}
+    keys = FeatureStore.open(workspace.store_folder, identity).keys()
+    return {key.sha256 for key in keys}
 
 
 def changed_lines(before: str, after: str) -> list[tuple[str, str]]:
@@ -303,7 +304,7 @@ class TestFinished:
             workspace.manifest_file,
             workspace.index_file,
             workspace.metrics_file("logreg", "val"),
-            *workspace.store_folder.glob("*"),
+            *workspace.store_folder.glob("[!.]*"),
         ]
         before = {path: path.stat().st_mtime_ns for path in files}
         for command in (["prepare"], ["extract"], ["evaluate", "logreg"], ["scores"]):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def original() -> torch.nn.Module:
+def original() -> Any:
     """Torchvision's network, to be filled with the weights of a test."""
     return vgg16(weights=None, init_weights=False).eval()
 
@@ -46,21 +46,18 @@ def some_pixels(count: int, size: int = 32, seed: int = 0) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def direct_forward(
-    network: torch.nn.Module, state: dict[str, Any], inputs: np.ndarray[Any, Any]
-) -> np.ndarray[Any, Any]:
+def direct_forward(network: Any, state: dict[str, Any], inputs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Torchvision's own forward pass up to the classifier, as its source has it."""
-    net = cast("Any", network)
-    net.features.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()})
+    network.features.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()})
     result: np.ndarray[Any, Any] = torch.flatten(
-        net.avgpool(net.features(torch.from_numpy(inputs))), 1
+        network.avgpool(network.features(torch.from_numpy(inputs))), 1
     ).numpy()
     return result
 
 
 @pytest.mark.parametrize("size", [32, 75])
 def test_backbone__random_weights_equal_torchvision(
-    original: torch.nn.Module, exact: Backbone, random_weights: Weights, size: int
+    original: Any, exact: Backbone, random_weights: Weights, size: int
 ) -> None:
     pixels = some_pixels(5, size)
     mean, std = (
@@ -73,14 +70,14 @@ def test_backbone__random_weights_equal_torchvision(
 
 
 def test_backbone__oxford_weights_equal_the_original_formulation(
-    original: torch.nn.Module, oxford_in_cache: Path
+    original: Any, oxford_in_cache: Path
 ) -> None:
     weights = resolve_weights("oxford", Path())
     state = load_weights(weights)
     pixels = some_pixels(4, 64, seed=3)
     # Blue, green, red; 0 to 255; the means subtracted; zeros around that; the kernel as it was published.
-    inputs = (
-        pixels.numpy().astype(np.float32)[:, ::-1] - np.float32([103.939, 116.779, 123.68])[:, None, None]
+    inputs = pixels.numpy().astype(np.float32)[:, ::-1] - np.array(
+        [[[103.939]], [[116.779]], [[123.68]]], np.float32
     )
     state["0.weight"] = np.ascontiguousarray(state["0.weight"][:, ::-1])
     expected = direct_forward(original, state, inputs)

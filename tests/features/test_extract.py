@@ -32,9 +32,7 @@ from pipeline.errors import (
     StoreLocked,
     WeightsError,
 )
-from pipeline.features import extract as extract_module
 from pipeline.features import extractor as extractor_module
-from pipeline.features import store as store_module
 from pipeline.features.backbone import Backbone
 from pipeline.features.extract import ExtractReport, extract, is_complete
 from pipeline.features.extractor import Extractor
@@ -663,8 +661,3 @@ def test_extract__killed_in_the_middle_of_a_write(
     assert shards_of(workspace) == before
     assert extract(workspace).computed == 0
     assert not list(workspace.store_folder.glob(".*.tmp"))
-
-
-def test_shard_rows__are_what_the_design_measured() -> None:
-    assert store_module.SHARD_ROWS == extractor_module.SHARD_ROWS == 256
-    assert extract_module.FeatureStore is FeatureStore

@@ -107,7 +107,12 @@ def test_load__damaged_cache_is_fetched_again(
     assert callable(harm)
     good = oxford.load(oxford_file)
     fetched = []
-    monkeypatch.setattr(oxford, "_fetch_onnx", lambda: fetched.append(1) or b"")
+
+    def fetch() -> bytes:
+        fetched.append(1)
+        return b""
+
+    monkeypatch.setattr(oxford, "_fetch_onnx", fetch)
     monkeypatch.setattr(oxford, "_converted", lambda onnx: good)
     file = oxford.weights_file()
     file.parent.mkdir(parents=True)

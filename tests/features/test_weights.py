@@ -53,13 +53,13 @@ def test_random__is_deterministic_and_plausible(tensors: Tensors) -> None:
 
 
 def test_digest_of__name_shape_and_value_count_and_container_does_not() -> None:
-    base = {"0.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "0.bias": np.float32([1, 2])}
+    base = {"0.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "0.bias": np.array([1, 2], np.float32)}
     turned = dict(reversed(base.items()))
     strided = {"0.bias": base["0.bias"], "0.weight": np.asfortranarray(base["0.weight"])}
     assert digest_of(base) == digest_of(turned) == digest_of(strided)
     assert digest_of({**base, "0.bias": base["0.bias"].astype(">f8")}) == digest_of(base)
     others = [
-        {**base, "0.bias": np.float32([1, 2.0000002])},
+        {**base, "0.bias": np.array([1, 2.0000002], np.float32)},
         {**base, "0.weight": base["0.weight"].reshape(3, 2)},
         {"1.weight": base["0.weight"], "0.bias": base["0.bias"]},
         {"0.weight": base["0.weight"]},
@@ -224,9 +224,13 @@ def test_digest__remembered_until_the_file_changes(
     tmp_path: Path, tensors: Tensors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads = []
-    monkeypatch.setattr(
-        weights_module, "_read", lambda file, read=weights_module._read: reads.append(file) or read(file)
-    )
+    read = weights_module._read
+
+    def counted(file: Path) -> Any:
+        reads.append(file)
+        return read(file)
+
+    monkeypatch.setattr(weights_module, "_read", counted)
     file = tmp_path / "a.safetensors"
     save_file(tensors, file)
     first = resolve_weights(file.name, tmp_path).sha256

@@ -1,0 +1,312 @@
+from __future__ import annotations
+
+import doctest
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import files
+from pipeline.files import StatCache, replacing, sha256_of, write_atomically, write_csv, write_json
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_docstrings() -> None:
+    assert doctest.testmod(files).failed == 0
+
+
+@pytest.mark.parametrize("size", [0, 1, 3_000_000])
+def test_sha256_of(tmp_path: Path, size: int) -> None:
+    data = os.urandom(size)
+    (tmp_path / "a").write_bytes(data)
+    assert sha256_of(tmp_path / "a") == hashlib.sha256(data).hexdigest()
+
+
+# Atomic writes
+
+
+def test_write_atomically__makes_the_folder_and_says_whether_it_changed(tmp_path: Path) -> None:
+    file = tmp_path / "deep" / "er" / "a.txt"
+    assert write_atomically(file, "x")
+    assert not write_atomically(file, b"x")
+    assert write_atomically(file, "é")
+    assert file.read_bytes() == b"\xc3\xa9"
+    assert names(file.parent) == ["a.txt"]
+
+
+def test_write_atomically__unchanged_content_is_not_written_again(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    write_atomically(file, "x")
+    before = file.stat()
+    write_atomically(file, "x")
+    assert file.stat() == before
+
+
+def test_write_atomically__a_reader_of_the_old_file_keeps_it(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    write_atomically(file, "old")
+    with file.open() as reader:
+        write_atomically(file, "new")
+        assert reader.read() == "old"
+
+
+def test_write_atomically__replaces_a_link_and_never_writes_through_it(tmp_path: Path) -> None:
+    (tmp_path / "target").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    write_atomically(tmp_path / "link", "new")
+    assert (tmp_path / "target").read_text() == "mine"
+    assert (tmp_path / "link").read_text() == "new"
+
+
+def test_write_atomically__obeys_the_umask(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "a", "x")
+    (tmp_path / "b").write_text("x")
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+def test_write_atomically__longest_name(tmp_path: Path) -> None:
+    file = tmp_path / ("é" * 127)  # 254 bytes of 255
+    write_atomically(file, "x")
+    assert names(tmp_path) == [file.name]
+
+
+def _full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _half(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data[:1])
+    _full()
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "fault"),
+    [(Path, "write_bytes", _half), (os, "fsync", _full), (Path, "replace", _full)],
+    ids=["write", "fsync", "rename"],
+)
+def test_write_atomically__full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: Any, name: str, fault: Callable[..., None]
+) -> None:
+    file = tmp_path / "a"
+    file.write_text("old")
+    with monkeypatch.context() as patch:
+        patch.setattr(target, name, fault)
+        with pytest.raises(OSError, match="No space left on device") as caught:
+            write_atomically(file, "new")
+    assert caught.value.filename == str(file)  # and not the temporary name
+    assert file.read_text() == "old"
+    assert names(tmp_path) == ["a"]
+
+
+def test_write_atomically__error_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    with pytest.raises(IsADirectoryError) as caught:
+        write_atomically(tmp_path / "a", "x")
+    assert str(tmp_path / "a") in str(caught.value)
+    assert ".tmp" not in str(caught.value)
+    assert names(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_replacing__exception_in_the_body_leaves_the_old_file(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    (tmp_path / "a").write_text("old")
+
+    def write() -> None:
+        with replacing(tmp_path / "a") as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        write()
+    assert names(tmp_path) == ["a"]
+    assert (tmp_path / "a").read_text() == "old"
+
+
+def test_replacing__error_about_another_file_keeps_its_name(tmp_path: Path) -> None:
+    def write() -> None:
+        with replacing(tmp_path / "a"):
+            (tmp_path / "other").read_bytes()
+
+    with pytest.raises(FileNotFoundError) as caught:
+        write()
+    assert str(caught.value.filename) == str(tmp_path / "other")
+
+
+def test_replacing__is_synced_before_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    sync, replace = files.sync, Path.replace
+
+    def recording_sync(path: Path) -> None:
+        events.append("sync folder" if path.is_dir() else "sync file")
+        sync(path)
+
+    def recording_replace(path: Path, target: Path) -> Path:
+        events.append("rename")
+        return replace(path, target)
+
+    monkeypatch.setattr(files, "sync", recording_sync)
+    monkeypatch.setattr(Path, "replace", recording_replace)
+    write_atomically(tmp_path / "a", "x")
+    assert events == ["sync file", "rename", "sync folder"]
+
+
+def test_write_json__bytes(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"b": 1, "a": ["é", None, 0.1]})
+    assert (
+        tmp_path / "a.json"
+    ).read_text() == '{\n  "b": 1,\n  "a": [\n    "é",\n    null,\n    0.1\n  ]\n}\n'
+
+
+def test_write_json__not_a_number_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"a": float("nan")})
+    assert names(tmp_path) == []
+
+
+def test_write_csv__bytes(tmp_path: Path) -> None:
+    write_csv(tmp_path / "a.csv", ("x", "y"), [("a,b", 'q"'), ("line\nfeed", 1)])
+    assert (tmp_path / "a.csv").read_bytes() == b'x,y\n"a,b","q"""\n"line\nfeed",1\n'
+
+
+# The memory of files
+
+
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_SETTLED_NS", -1)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "file").write_text("abc")
+    return tmp_path / "file"
+
+
+def remembered(file: Path, value: object = "value") -> Path:
+    cache = StatCache(file.parent / "cache.json")
+    cache.remember("file", file.stat(), value)
+    cache.save()
+    return file.parent / "cache.json"
+
+
+def recalled(file: Path, name: str = "file") -> object:
+    return StatCache(file.parent / "cache.json").recall(name, file.stat())
+
+
+@pytest.mark.usefixtures("settled")
+def test_stat_cache__remembers_over_processes(file: Path) -> None:
+    remembered(file, {"a": [1, "x"]})
+    assert recalled(file) == {"a": [1, "x"]}
+    assert recalled(file, "another") is None
+
+
+def test_stat_cache__young_file_is_not_remembered(file: Path) -> None:
+    assert not remembered(file).exists()
+
+
+def test_stat_cache__young_file_replaces_what_was_remembered(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "_SETTLED_NS", -1)
+        remembered(file)
+    remembered(file, "newer")
+    assert recalled(file) is None
+
+
+def test_stat_cache__old_modification_and_fresh_ctime_is_young(file: Path) -> None:
+    os.utime(file, (1, 1))  # an archive's time; the bytes came this moment
+    assert not remembered(file).exists()
+
+
+def test_stat_cache__settled_file_is_remembered(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    status = file.stat()
+    later = max(status.st_mtime_ns, status.st_ctime_ns) + 2_000_000_000
+    monkeypatch.setattr("time.time_ns", lambda: later - 1)
+    assert not remembered(file).exists()
+    monkeypatch.setattr("time.time_ns", lambda: later)
+    assert remembered(file).exists()
+
+
+def _size(file: Path) -> None:
+    status = file.stat()
+    file.write_text("abcd")
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _mtime(file: Path) -> None:
+    os.utime(file, ns=(1, file.stat().st_mtime_ns + 1))
+
+
+def _ctime(file: Path) -> None:
+    status = file.stat()
+    while file.stat().st_ctime_ns == status.st_ctime_ns:  # the clock of the file system is coarse
+        file.write_text("xyz")
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _inode(file: Path) -> None:
+    status = file.stat()
+    file.with_name("new").write_text("xyz")
+    os.utime(file.with_name("new"), ns=(status.st_atime_ns, status.st_mtime_ns))
+    file.with_name("new").replace(file)
+
+
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize("change", [_size, _mtime, _ctime, _inode])
+def test_stat_cache__change_is_seen(file: Path, change: Callable[[Path], None]) -> None:
+    remembered(file)
+    change(file)
+    assert recalled(file) is None
+
+
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "[]", "null", "7", '"x"', "{}", '{"version": 1}', '{"version": 1, "files": []}',
+        '{"version": 1, "files": {"file": 3}}', '{"version": 1, "files": {"file": [1, 2, 3]}}',
+        '{"version": 2, "files": {}}', "\xff",
+    ],
+)  # fmt: skip
+def test_stat_cache__damaged_is_absent_and_mended(file: Path, text: str) -> None:
+    path = remembered(file)
+    path.write_text(text, "latin-1")
+    assert recalled(file) is None
+    remembered(file, "again")
+    assert recalled(file) == "again"
+
+
+@pytest.mark.usefixtures("settled")
+def test_stat_cache__other_version_is_ignored(file: Path) -> None:
+    path = remembered(file)
+    assert StatCache(path, version=2).recall("file", file.stat()) is None
+
+
+@pytest.mark.usefixtures("settled")
+def test_stat_cache__keep_only(file: Path) -> None:
+    path = remembered(file)
+    cache = StatCache(path)
+    cache.remember("gone", file.stat(), 1)
+    cache.keep_only(["file", "never seen"])
+    cache.save()
+    assert list(json.loads(path.read_text())["files"]) == ["file"]
+
+
+@pytest.mark.usefixtures("settled")
+def test_stat_cache__nothing_new_is_not_written(file: Path) -> None:
+    path = remembered(file)
+    path.unlink()
+    StatCache(path).save()
+    assert not path.exists()
