@@ -123,8 +123,9 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         sync(folder.parent)
         shutil.rmtree(former, ignore_errors=True)
     except OSError as error:
-        if error.filename is None or Path(error.filename).is_relative_to(temporary):
-            error.filename, error.filename2 = str(folder), None  # as in `replacing`
+        # as in `replacing`; without a number it is no failure of the file system, but damaged gzip or so
+        if error.errno and (error.filename is None or Path(error.filename).is_relative_to(temporary)):
+            error.filename, error.filename2 = str(folder), None
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

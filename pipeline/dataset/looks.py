@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pipeline import console
+from pipeline.dataset.sources.walk import Candidate
 from pipeline.dataset.verdicts import PASSING, Verdict, examine, reader_version
-from pipeline.dataset.walk import Candidate
 from pipeline.files import StatCache
 
 

@@ -16,8 +16,8 @@ from pipeline.dataset.looks import Looks
 from pipeline.dataset.manifest import ImageRow, Status, read_manifest, write_manifest
 from pipeline.dataset.sampling import sample
 from pipeline.dataset.sources import open_source
+from pipeline.dataset.sources.walk import Candidate
 from pipeline.dataset.splits import assign
-from pipeline.dataset.walk import Candidate
 from pipeline.errors import ManifestError
 from pipeline.params import SPLITS, DatasetParams, Split, read_params
 from pipeline.workspace import Workspace

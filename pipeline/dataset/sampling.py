@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from pipeline.dataset.walk import Candidate
+from pipeline.dataset.sources.walk import Candidate
 
 
 def sample(images: Iterable[tuple[Candidate, str]], limit: int) -> list[Candidate]:

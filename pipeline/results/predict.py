@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.console import printable, progress
-from pipeline.dataset.names import has_image_suffix
+from pipeline.dataset.sources.names import has_image_suffix
+from pipeline.dataset.sources.walk import LabelledFolder, list_files
 from pipeline.dataset.verdicts import examine
-from pipeline.dataset.walk import LabelledFolder, list_files
 from pipeline.errors import IdentityMismatch, MissingRows, SourceError, SourceMissing
 from pipeline.features.extractor import Extractor, chunks
 from pipeline.features.identity import DIMENSION, Identity, identity_of

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.dataset.sampling import sample
-from pipeline.dataset.walk import Candidate
+from pipeline.dataset.sources.walk import Candidate
 
 Image = tuple[Candidate, str]
 

@@ -15,7 +15,13 @@ from pathlib import Path
 
 from pipeline import console
 from pipeline.console import printable
-from pipeline.dataset.names import BOOKKEEPING, is_inside, manifest_path, may_be_image, may_hold_images
+from pipeline.dataset.sources.names import (
+    BOOKKEEPING,
+    is_inside,
+    manifest_path,
+    may_be_image,
+    may_hold_images,
+)
 from pipeline.errors import SourceError
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from pipeline.dataset import downloads, sources
-from pipeline.dataset.sources import Source, image_file, open_source, source_root
+from pipeline.dataset.sources import Source, downloads, image_file, open_source, source_root
+from pipeline.dataset.sources import source as source_module
 from pipeline.errors import SourceError, SourceMissing
 from pipeline.workspace import Workspace
 
-CATS_DOGS = Path(__file__).parents[3] / "shared" / "cats-dogs"
+CATS_DOGS = Path(__file__).parents[4] / "shared" / "cats-dogs"
 
 
 @pytest.fixture
@@ -471,7 +471,7 @@ def test_digits(workspace: Workspace) -> None:
 
 def test_cats_dogs__layout(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     def put_archive(url: str, file: Path) -> None:
-        assert url == sources.CATS_DOGS_URL
+        assert url == source_module.CATS_DOGS_URL
         file.parent.mkdir(parents=True)
         with zipfile.ZipFile(file, "w") as archive:
             for name in ("Cat/0.jpg", "Cat/666.jpg", "Dog/11702.jpg", "Dog/Thumbs.db"):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from pipeline.dataset.digits import uncompressed_png, write_digits
+from pipeline.dataset.sources.digits import uncompressed_png, write_digits
 from pipeline.errors import SourceError
 
 

@@ -11,15 +11,15 @@ from pathlib import Path
 
 from pipeline import console
 from pipeline.console import printable
-from pipeline.dataset.labels_csv import SPLIT_NAMES, list_labelled
-from pipeline.dataset.names import (
+from pipeline.dataset.sources.labels_csv import SPLIT_NAMES, list_labelled
+from pipeline.dataset.sources.names import (
     BOOKKEEPING,
     LABELS_CSV,
     has_image_suffix,
     manifest_path,
     may_hold_images,
 )
-from pipeline.dataset.walk import Candidate, LabelledFolder, Listing, entries, is_folder, list_files
+from pipeline.dataset.sources.walk import Candidate, LabelledFolder, Listing, entries, is_folder, list_files
 from pipeline.errors import SourceError
 
 

@@ -16,9 +16,9 @@ from typing import IO, Any
 
 import pytest
 
-from pipeline.dataset import archives, intake
-from pipeline.dataset.archives import folder_name, unpack
-from pipeline.dataset.intake import Intake
+from pipeline.dataset.sources import archives, intake
+from pipeline.dataset.sources.archives import folder_name, unpack
+from pipeline.dataset.sources.intake import Intake
 from pipeline.errors import SourceError, UnsafeArchive
 
 FILES = {

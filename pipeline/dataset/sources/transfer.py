@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from pipeline import console
 from pipeline.console import printable
-from pipeline.dataset.records import progress_in_megabytes, read_json
+from pipeline.dataset.sources.records import progress_in_megabytes, read_json
 from pipeline.errors import SourceError
 from pipeline.files import sync, write_json
 

@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.dataset import sources, transfer
-from pipeline.dataset.downloads import fetch
-from pipeline.dataset.sources import open_source
+from pipeline.dataset.sources import open_source, transfer
+from pipeline.dataset.sources import source as source_module
+from pipeline.dataset.sources.downloads import fetch
 from pipeline.errors import SourceError
 from pipeline.workspace import Workspace
 
@@ -361,7 +361,9 @@ def test_cats_dogs__fetched_then_unpacked(
             )
     site.content = (tmp_path / "made.zip").read_bytes()
     site.break_after = [150_000]
-    monkeypatch.setattr(sources, "CATS_DOGS_URL", site.url.replace("pets.zip", "kagglecatsanddogs_5340.zip"))
+    monkeypatch.setattr(
+        source_module, "CATS_DOGS_URL", site.url.replace("pets.zip", "kagglecatsanddogs_5340.zip")
+    )
     (tmp_path / "params.yaml").touch()
     workspace = Workspace(tmp_path)
     for _ in range(2):
@@ -377,7 +379,7 @@ def test_cats_dogs__fetched_then_unpacked(
 
 
 def test_cats_dogs__address_is_that_of_the_original() -> None:
-    assert sources.CATS_DOGS_URL == (
+    assert source_module.CATS_DOGS_URL == (
         "https://download.microsoft.com/download/3/e/1/3e1c3f21-ecdb-4869-8368-6deba77b919f/"
         "kagglecatsanddogs_5340.zip"
     )

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.dataset.names import has_image_suffix, image_file, manifest_path, may_be_image
+from pipeline.dataset.sources.names import has_image_suffix, image_file, manifest_path, may_be_image
 from pipeline.errors import ManifestError
 
-ODD_FILES = Path(__file__).parents[3] / "shared" / "bad-images" / "manifest.csv"
+ODD_FILES = Path(__file__).parents[4] / "shared" / "bad-images" / "manifest.csv"
 
 
 @pytest.mark.parametrize(

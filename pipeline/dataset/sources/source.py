@@ -11,15 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.console import printable
-from pipeline.dataset import archives, digits, downloads
-from pipeline.dataset.layouts import list_images
-from pipeline.dataset.names import image_file
-from pipeline.dataset.walk import Candidate, mode_of
+from pipeline.dataset.sources import archives, digits, downloads
+from pipeline.dataset.sources.layouts import list_images
+from pipeline.dataset.sources.walk import Candidate, mode_of
 from pipeline.errors import SourceError, SourceMissing
 from pipeline.params import NAMED_SOURCES, did_you_mean
 from pipeline.workspace import Workspace
-
-__all__ = ["CATS_DOGS_URL", "Candidate", "Source", "image_file", "open_source", "source_root"]
 
 #: The Kaggle Cats and Dogs data set: 25,000 photographs, 787 MB, at Microsoft's download site.
 CATS_DOGS_URL = (

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from pipeline import console
 from pipeline.console import printable
-from pipeline.dataset.names import LABELS_CSV, has_image_suffix, manifest_path
-from pipeline.dataset.walk import Candidate, LabelledFolder, Listing, file_reason, list_files
+from pipeline.dataset.sources.names import LABELS_CSV, has_image_suffix, manifest_path
+from pipeline.dataset.sources.walk import Candidate, LabelledFolder, Listing, file_reason, list_files
 from pipeline.errors import SourceError
 
 #: What people call the splits, in lower case.

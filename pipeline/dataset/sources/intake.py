@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 from pipeline.console import printable
-from pipeline.dataset.names import LABELS_CSV, may_be_image, may_hold_images
+from pipeline.dataset.sources.names import LABELS_CSV, may_be_image, may_hold_images
 from pipeline.errors import UnsafeArchive
 
 MAX_MEMBERS = 5_000_000

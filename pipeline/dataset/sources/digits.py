@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.dataset.records import write_failure
+from pipeline.dataset.sources.records import write_failure
 from pipeline.files import replacing_folder
 
 _WHITE = 16  # load_digits counts the dark pixels in each 4x4 block of a scan

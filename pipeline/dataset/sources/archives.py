@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import IO, cast
 
 from pipeline.console import printable
-from pipeline.dataset.intake import MAX_RATIO, RATIO_FLOOR, Intake
-from pipeline.dataset.names import UNPACKED_MARKER
-from pipeline.dataset.records import (
+from pipeline.dataset.sources.intake import MAX_RATIO, RATIO_FLOOR, Intake
+from pipeline.dataset.sources.names import UNPACKED_MARKER
+from pipeline.dataset.sources.records import (
     progress_in_megabytes,
     read_json,
     remembered_sha256,

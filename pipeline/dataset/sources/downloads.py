@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pipeline import console
 from pipeline.console import printable
-from pipeline.dataset.records import read_json, remembered_sha256, write_failure
-from pipeline.dataset.transfer import Transfer
+from pipeline.dataset.sources.records import read_json, remembered_sha256, write_failure
+from pipeline.dataset.sources.transfer import Transfer
 from pipeline.errors import SourceError
 from pipeline.files import write_json
 
