@@ -8,6 +8,9 @@ STAMP  := $(VENV)/.installed
 # DVC starts each stage through a shell that must find `pipeline`: without the environment on PATH, exit 127.
 export PATH := $(BIN):$(PATH)
 
+# The packages are compiled when they are first imported, and only those that are; some machines forbid that.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint clean
 

@@ -83,20 +83,20 @@ def test_repro_runs_what_a_change_asks_for_and_nothing_else(
     assert "nothing to extract: the store holds all 50 images" in relabelled
     assert stages_run(relabelled) == {"prepare", "extract"} | of_heads
 
-    write_params(workspace.params_file, {"heads.knn.params": {"n_neighbors": 3}})
-    assert stages_run(dvc("repro")) == {"prepare", "train@knn", "evaluate@knn"}
-
     index = workspace.index_file.read_bytes()
     for shard in workspace.store_folder.glob("*.h5"):
         shard.unlink()
+    write_params(workspace.params_file, {"heads.knn.params": {"n_neighbors": 3}})
     wiped = dvc("repro")
-    assert stages_run(wiped) == {"prepare", "extract"}
+    assert stages_run(wiped) == {"prepare", "extract", "train@knn", "evaluate@knn"}
     assert "50 images computed, 0 taken from the store" in wiped
     assert workspace.index_file.read_bytes() == index
 
     assert "logreg.val.json" in dvc("metrics", "show")
     plots = json.loads(dvc("plots", "show", "--json"))
-    assert plots
+    assert list(plots["data"]) == [
+        f"reports/plots/{scored}.confusion.csv" for scored in ("knn.val", "logreg.val", "logreg.test")
+    ]
 
 
 def test_the_repository_and_new_workspaces_have_the_same_stages() -> None:

@@ -24,9 +24,7 @@ from pipeline.commands import DEVICES, workspace_of
 @click.option(
     "--batch-size",
     type=click.IntRange(1, 4096),
-    default=16,
-    show_default=True,
-    help="Images pushed through at once. Changes speed and memory only.",
+    help="Images pushed through at once. Changes speed and memory only.  [default: 4 on a CPU, else more]",
 )
 @click.option(
     "--workers",
@@ -37,7 +35,7 @@ from pipeline.commands import DEVICES, workspace_of
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.pass_context
 def command(
-    ctx: click.Context, device: str, batch_size: int, workers: int | None, fresh: bool, as_json: bool
+    ctx: click.Context, device: str, batch_size: int | None, workers: int | None, fresh: bool, as_json: bool
 ) -> None:
     """Push every new image once through the frozen network: cache/features/.
 

@@ -40,7 +40,7 @@ def extract(
     workspace: Workspace,
     *,
     device: str = "auto",
-    batch_size: int = 16,
+    batch_size: int | None = None,
     workers: int | None = None,
     fresh: bool = False,
 ) -> ExtractReport:
@@ -52,7 +52,7 @@ def extract(
         Its manifest says which images, its ``params.yaml`` which extractor.
     device : {"auto", "cuda", "mps", "cpu"}
         Where the network runs.
-    batch_size : int, default 16
+    batch_size : int, optional
         Images pushed through at once; changes speed and memory only.
     workers : int, optional
         Threads that read and decode; by default one a processor, at most 8.

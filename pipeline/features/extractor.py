@@ -30,6 +30,9 @@ from pipeline.params import ExtractParams
 if TYPE_CHECKING:
     import torch
 
+# A CPU's caches hold the activations of a few images: 4 at once were a tenth faster than 16.
+_FAST_BATCH = {"cpu": 4, "mps": 16, "cuda": 64}
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -53,8 +56,8 @@ class Extractor:
         What `params` call their weights.
     device : {"auto", "cuda", "mps", "cpu"}
         Where the network runs.
-    batch_size : int, default 16
-        Images pushed through at once.
+    batch_size : int, optional
+        Images pushed through at once; by default what is fast on the device.
     workers : int, optional
         Threads that read and decode.
     """
@@ -64,7 +67,7 @@ class Extractor:
         params: ExtractParams,
         weights: Weights,
         device: str = "auto",
-        batch_size: int = 16,
+        batch_size: int | None = None,
         workers: int | None = None,
     ) -> None:
         import torch
@@ -73,9 +76,10 @@ class Extractor:
         from pipeline.features.backbone import Backbone, choose_device
 
         self._params = params
-        self._batch_size = batch_size
         self._workers = workers or min(os.cpu_count() or 1, 8)
-        self._backbone = Backbone(weights, params.precision, choose_device(device))
+        chosen = choose_device(device)
+        self.batch_size = batch_size or _FAST_BATCH[chosen.type]
+        self._backbone = Backbone(weights, params.precision, chosen)
         self.made_with = {
             "device": self._backbone.device.type,
             "computed_in": str(self._backbone.dtype).removeprefix("torch."),
@@ -125,11 +129,11 @@ class Extractor:
 
         pool = ThreadPoolExecutor(self._workers, "decode")
         try:
-            results = _map_ahead(pool, read, rows, 2 * self._batch_size + self._workers)
+            results = _map_ahead(pool, read, rows, 2 * self.batch_size + self._workers)
             for start in range(0, len(rows), SHARD_ROWS):
                 done: list[ImageRow] = []
                 parts: list[Features] = []
-                for batch in chunks(rows[start : start + SHARD_ROWS], self._batch_size):
+                for batch in chunks(rows[start : start + SHARD_ROWS], self.batch_size):
                     pixels = []
                     for row, result in zip(batch, results, strict=False):
                         if isinstance(result, Failure):

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     import torch
 
 _CHUNK = 256  # images whose features are held at once
-_BATCH = 16  # images pushed through the network at once
 
 
 @dataclass(frozen=True)
@@ -169,9 +168,10 @@ class _FeatureSource:
         if known and self._store:
             X[list(known)] = self._store.read(list(known.values()))
         advance(len(known) + len(errors))
-        for batch in chunks(list(pixels), _BATCH):
-            X[batch] = self._extractor.forward([pixels[number] for number in batch])
-            advance(len(batch))
+        if pixels:
+            for batch in chunks(list(pixels), self._extractor.batch_size):
+                X[batch] = self._extractor.forward([pixels[number] for number in batch])
+                advance(len(batch))
         return X, errors
 
 
