@@ -84,7 +84,7 @@ def _told(report: PrepareReport) -> str:
         "",
     ]
     if report.changed:
-        changes = ("added", "removed", "replaced", "relabelled")
+        changes = ("added", "removed", "moved", "replaced", "relabelled")
         lines.append(", ".join(f"{getattr(report, change)} {change}" for change in changes))
     else:
         lines.append("nothing has changed")

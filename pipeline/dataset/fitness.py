@@ -50,6 +50,10 @@ def check_images(rows: Sequence[ImageRow], source: str) -> None:
         counts = Counter(row.reason for row in rows)
         found = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
         raise SourceError(f"{source}: none of {len(rows)} images can be used ({found}). {_LAYOUTS}")
+    for label in sorted({row.label for row in rows} - {row.label for row in usable}):
+        counts = Counter(row.reason for row in rows if row.label == label)
+        found = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
+        console.warn(f"class {_names([label])} is left out: none of its images can be used ({found}).")
     different: defaultdict[str, set[str]] = defaultdict(set)
     for row in usable:
         different[row.label].add(row.sha256)

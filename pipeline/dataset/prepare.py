@@ -6,7 +6,7 @@ has changed; the manifest is replaced in one step, or not at all.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
@@ -37,9 +37,10 @@ class PrepareReport:
         Usable images whose bytes are those of another one.
     ignored : int
         Files of the source that are no images by name.
-    added, removed, replaced, relabelled : int
-        Paths that are new in the manifest, gone from it, of other bytes or another label than
-        before.
+    added, removed, moved : int
+        Files that are new in the manifest, gone from it, or there under another path.
+    replaced, relabelled : int
+        Files of other bytes under their old path; those of another label, moved ones included.
     changed : bool
         Whether the manifest's file changed.
     """
@@ -51,6 +52,7 @@ class PrepareReport:
     ignored: int
     added: int
     removed: int
+    moved: int
     replaced: int
     relabelled: int
     changed: bool
@@ -197,15 +199,26 @@ def _report(
         counts[row.label][cast("Split", row.split)] += 1
     now, then = {row.path: row for row in rows}, {row.path: row for row in before}
     both = now.keys() & then.keys()
+    moved = _moved([now[path] for path in now.keys() - both], [then[path] for path in then.keys() - both])
     return PrepareReport(
         counts=counts,
         quarantined=tuple(row for row in rows if row.status == "quarantined"),
         conflicts=tuple(row for row in rows if row.status == "conflict"),
         duplicates=len(usable) - len({row.sha256 for row in usable}),
         ignored=ignored,
-        added=len(now) - len(both),
-        removed=len(then) - len(both),
+        added=len(now) - len(both) - len(moved),
+        removed=len(then) - len(both) - len(moved),
+        moved=len(moved),
         replaced=sum(now[path].sha256 != then[path].sha256 for path in both),
-        relabelled=sum(now[path].label != then[path].label for path in both),
+        relabelled=sum(now[path].label != then[path].label for path in both)
+        + sum(new.label != old.label for new, old in moved),
         changed=changed,
     )
+
+
+def _moved(new: Sequence[ImageRow], gone: Sequence[ImageRow]) -> list[tuple[ImageRow, ImageRow]]:
+    """Pair new rows with those gone from another path, by content."""
+    waiting: defaultdict[str, list[ImageRow]] = defaultdict(list)
+    for row in gone:
+        waiting[row.sha256].append(row)
+    return [(row, waiting[row.sha256].pop()) for row in new if row.sha256 and waiting[row.sha256]]

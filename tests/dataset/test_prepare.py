@@ -141,8 +141,8 @@ def test_growth_change_and_removal(
     (source / "dog" / "101.png").rename(source / "cat" / "101.png")
     report = prepare(workspace)
     assert sorted(name for name, _ in looked) == sorted([f"{i}.png" for i in (0, 101, *range(20, 40))])
-    # a moved image is a path less and a path more
-    assert (report.added, report.removed, report.replaced, report.relabelled) == (21, 2, 1, 0)
+    assert (report.added, report.removed, report.moved) == (20, 1, 1)
+    assert (report.replaced, report.relabelled) == (1, 1)
     now = manifest(workspace)
     assert all(now[path].split == before[path].split for path in now.keys() & before.keys() - {"cat/0.png"})
     assert now["cat/101.png"].split == before["dog/101.png"].split
@@ -404,3 +404,15 @@ def test_a_run_without_news_loads_no_decoder(source: Path, make_workspace: MakeW
         [sys.executable, "-c", script, str(workspace.root)], capture_output=True, text=True, check=True
     )
     assert run.stdout == "[]\n"
+
+
+def test_a_class_without_a_usable_image_is_named(
+    source: Path, make_workspace: MakeWorkspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (source / "owl").mkdir()
+    (source / "owl" / "1.jpg").write_bytes(b"not an image")
+    report = prepare(make_workspace(source))
+    assert "owl" not in report.counts
+    assert "class 'owl' is left out: none of its images can be used (1 unsupported_format)" in (
+        capsys.readouterr().err
+    )
