@@ -230,7 +230,6 @@ def clear(folder: Path) -> int:
         shards = list(folder.glob("*.h5"))
         for path in shards:
             path.unlink()
-        (folder / "store.json").unlink(
-            missing_ok=True
-        )  # last: killed half-way, what is left is still a store
+        # last: killed half-way, what is left is still a store
+        (folder / "store.json").unlink(missing_ok=True)
     return len(shards)

@@ -129,6 +129,11 @@ def train(
 
 def _settings(params: Params, head: str) -> HeadParams:
     """Look a head up in ``params.yaml``, then among the estimators with a short name."""
+    if "." in head:
+        raise ParamsError(
+            f"{head!r} is an estimator, and a head has a name of its own: add a line "
+            f"`my-head: {{estimator: {head}}}` under heads in params.yaml, then run `pipeline train my-head`."
+        )
     check_head_name(head)
     if head in params.heads:
         return params.heads[head]

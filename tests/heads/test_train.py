@@ -200,3 +200,8 @@ def test_train__duplicates_are_rows_of_their_own(workspace: Workspace, change_ro
     assert len(matrix.y) == 36
     np.testing.assert_array_equal(matrix.X[0], matrix.X[1])
     assert train(workspace, "logreg").rows == 36
+
+
+def test_train__an_estimator_is_not_a_head(workspace: Workspace) -> None:
+    with pytest.raises(ParamsError, match="is an estimator, and a head has a name of its own: add a line"):
+        train(workspace, "sklearn.ensemble.ExtraTreesClassifier")
