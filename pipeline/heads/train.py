@@ -129,7 +129,7 @@ def train(
 
 def _settings(params: Params, head: str) -> HeadParams:
     """Look a head up in ``params.yaml``, then among the estimators with a short name."""
-    if "." in head:
+    if "." in head and all(part.isidentifier() for part in head.split(".")):
         raise ParamsError(
             f"{head!r} is an estimator, and a head has a name of its own: add a line "
             f"`my-head: {{estimator: {head}}}` under heads in params.yaml, then run `pipeline train my-head`."
