@@ -22,6 +22,11 @@ def printable(text: str) -> str:
     )
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """Say a number with its noun: ``1 image``, ``2 images``; `many` where it is not `one` and an s."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
 def note(message: str) -> None:
     """Say something on stderr that is not a result."""
     print(message, file=sys.stderr, flush=True)

@@ -52,6 +52,7 @@ class DatasetParams:
     ----------
     source : str
         A folder, an archive, ``digits`` or ``cats-dogs``. A relative path starts at the workspace.
+        Empty where the file names none: `prepare` then refuses, for a default would replace every image.
     limit : int or None
         Take a class-balanced sample of so many images; None takes all.
     split : SplitParams
@@ -60,7 +61,7 @@ class DatasetParams:
         Of the random split.
     """
 
-    source: str = "digits"
+    source: str = ""
     limit: int | None = None
     split: SplitParams = field(default_factory=SplitParams)
     seed: int = 0
@@ -199,6 +200,12 @@ def parse_params(text: bytes) -> Params:
     for name in params.heads:
         check_head_name(name)
     _check_versions(params.versions)
+    if isinstance(content, dict) and "evaluate" in content and params.evaluate.head not in params.heads:
+        raise ParamsError(
+            f"evaluate.head: {params.evaluate.head!r} is not among the heads "
+            f"({', '.join(params.heads) or 'there are none'})."
+            f"{did_you_mean(params.evaluate.head, params.heads)}"
+        )
     return params
 
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from pipeline import console
-from pipeline.console import note, printable, progress, table, warn
+from pipeline.console import counted, note, printable, progress, table, warn
 
 
 @pytest.mark.parametrize(
@@ -140,3 +140,9 @@ def test_progress__bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         advance(3)
     assert "extract" in terminal.getvalue()
     assert "4/4" in terminal.getvalue()
+
+
+def test_counted() -> None:
+    assert counted(1, "image") == "1 image"
+    assert counted(2, "image") == "2 images"
+    assert counted(0, "exact copy", "exact copies") == "0 exact copies"

@@ -205,3 +205,12 @@ def test_head__known_and_unknown() -> None:
 def test_did_you_mean__nothing_near() -> None:
     assert did_you_mean("zebra", ["seed"]) == ""
     assert did_you_mean("sed", ["seed"]) == " Did you mean 'seed'?"
+
+
+def test_evaluate_head__must_be_a_head() -> None:
+    text = b"heads: {logreg: {estimator: logreg}}\nevaluate: {head: logrge}\n"
+    with pytest.raises(
+        ParamsError, match=r"evaluate.head: 'logrge' is not among the heads \(logreg\). Did you mean"
+    ):
+        parse_params(text)
+    assert parse_params(text.replace(b"logrge", b"logreg")).evaluate.head == "logreg"

@@ -67,5 +67,5 @@ def _told(metrics: Metrics) -> str:
         ),
     ]
     if metrics.test_looks is not None and metrics.test_looks > 1:
-        lines += ["", f"{metrics.test_looks} models have been scored on these test images: choose on val."]
+        lines += ["", f"This was look {metrics.test_looks} at the test split: choose heads by val."]
     return "\n".join(lines)

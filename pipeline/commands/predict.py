@@ -20,9 +20,8 @@ from pipeline.console import note, printable
     "--format",
     "form",
     type=click.Choice(["table", "json", "csv"]),
-    default="table",
-    show_default=True,
-    help="json: a list of objects with path, label and probabilities.",
+    help="json: a list of objects with path, label and probabilities. csv: a cell that a spreadsheet would "
+    "run as a formula gets an apostrophe in front.  [default: as FILE ends, or table]",
 )
 @click.option(
     "--top",
@@ -40,7 +39,7 @@ def command(
     ctx: click.Context,
     model: str,
     images: tuple[str, ...],
-    form: str,
+    form: str | None,
     top: int | None,
     output: Path | None,
     device: str,
@@ -58,6 +57,8 @@ def command(
     from pipeline.results.predict import predict
 
     workspace = workspace_of(ctx)
+    ending = output.suffix.lower().removeprefix(".") if output else ""
+    form = form or (ending if ending in FORMATS else "table")
     if output is None:
         predictions = predict(workspace, model, images, device=device, trust=trust)
         click.echo(FORMATS[form](predictions, top))

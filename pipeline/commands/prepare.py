@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.commands import workspace_of
-from pipeline.console import printable, table, warn
+from pipeline.console import counted, printable, table, warn
 from pipeline.errors import SourceMissing
 from pipeline.params import SPLITS
 
@@ -63,7 +63,7 @@ def command(
 
         if changes or not is_complete(workspace):
             raise
-        warn(f"{error} Nothing is lost: the store holds the features of every image in the manifest.")
+        warn(f"{error} Going on with the manifest as it was: the store holds all its features.")
         return
     if as_json:
         click.echo(json.dumps(asdict(report), indent=2))
@@ -99,7 +99,7 @@ def _told(report: PrepareReport) -> str:
             f"(first: {printable(report.conflicts[0].path)}); status conflict in data/manifest.csv"
         )
     if report.duplicates:
-        lines.append(f"{report.duplicates} exact copies of other images, kept in the same split")
+        lines.append(f"{counted(report.duplicates, 'exact copy', 'exact copies')} of other images")
     if report.ignored:
         lines.append(f"{report.ignored} other files ignored")
     return "\n".join(lines)

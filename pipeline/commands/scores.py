@@ -29,6 +29,8 @@ def command(ctx: click.Context, as_json: bool) -> None:
         click.echo("no scores yet: run `dvc repro`, or `pipeline evaluate HEAD`")
     else:
         click.echo(scores_table(found))
+        if not found[-1].current:
+            click.echo("\nout of date: of another model, or of other images. `dvc repro` scores anew.")
         click.echo(
             f"\nPer class and confusion: reports/metrics/*.json, or `dvc plots show`.\n"
             f"Try another classifier:  pipeline train rbf-svm && pipeline evaluate rbf-svm\n"

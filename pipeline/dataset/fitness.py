@@ -69,13 +69,19 @@ def check_images(rows: Sequence[ImageRow], source: str) -> None:
         )
 
 
-def check_splits(rows: Sequence[ImageRow], params: SplitParams, source: str) -> None:
+def check_splits(rows: Sequence[ImageRow], params: SplitParams, source: str, of_source: bool) -> None:
     """Refuse classes that cannot be learned, and warn of those that cannot be scored.
 
     Parameters
     ----------
     rows : sequence of ImageRow
         The usable ones, with their splits.
+    params : SplitParams
+        The shares that were asked for.
+    source : str
+        Named in messages.
+    of_source : bool
+        Whether the source brings splits of its own, which nothing here can change.
 
     Raises
     ------
@@ -88,9 +94,13 @@ def check_splits(rows: Sequence[ImageRow], params: SplitParams, source: str) -> 
         if not absent:
             continue
         if split == "train":
+            remedy = (
+                "Add images of it to the source's training images, or remove the class."
+                if of_source
+                else "Add images of it, or split anew with `pipeline prepare --resplit`."
+            )
             raise SourceError(
-                f"{console.printable(source)}: no training image of class {_names(absent)}. Add images of it "
-                f"to the training split, or split anew with `pipeline prepare --resplit`."
+                f"{console.printable(source)}: no training image of class {_names(absent)}. {remedy}"
             )
         if len(absent) == len(classes):
             if getattr(params, split) > 0:

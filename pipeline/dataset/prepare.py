@@ -18,7 +18,7 @@ from pipeline.dataset.sampling import sample
 from pipeline.dataset.sources import open_source
 from pipeline.dataset.sources.walk import Candidate
 from pipeline.dataset.splits import assign
-from pipeline.errors import ManifestError
+from pipeline.errors import ManifestError, ParamsError
 from pipeline.params import SPLITS, DatasetParams, Split, read_params
 from pipeline.workspace import Workspace
 
@@ -91,6 +91,11 @@ def prepare(workspace: Workspace, *, resplit: bool = False, rehash: bool = False
     """
     params = read_params(workspace.params_file).dataset
     before = _previous_rows(workspace, resplit)
+    if not params.source:
+        raise ParamsError(
+            f"{workspace.params_file}: dataset.source is missing. Name a folder or archive of images, "
+            f"`digits` or `cats-dogs`: `pipeline prepare --source …` writes it there."
+        )
     source = open_source(params.source, workspace)
     looks = Looks(source.candidates, workspace.image_stat_cache, rehash=rehash)
     chosen = _examined(source.candidates, looks, params.limit)
@@ -182,8 +187,9 @@ def _with_splits(
     }
     splits = assign(usable, had, params.split, params.seed)
     placed = [replace(row, split=splits[row.path]) for row in usable]
-    fitness.check_splits(placed, params.split, params.source)
-    if any(row.split for row in usable):
+    of_source = any(row.split for row in usable)
+    fitness.check_splits(placed, params.split, params.source, of_source)
+    if of_source:
         fitness.warn_of_leaks(placed)
     elif had and not any(row.group for row in usable):  # groups may be too large for the shares
         fitness.warn_of_old_shares(placed, params.split)

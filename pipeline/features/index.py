@@ -102,6 +102,6 @@ def current_index(workspace: Workspace, params: Params, manifest: Manifest) -> I
     if differences:
         raise IdentityMismatch(
             f"{path} and {workspace.params_file} differ: {'; '.join(differences)}. "
-            f"Change params.yaml back, or run `pipeline extract`."
+            f"Change params.yaml back, or run `pipeline extract --fresh`, which replaces these features."
         )
     return index

@@ -111,8 +111,7 @@ class LabelledFeatures:
     @property
     def training_digest(self) -> str:
         """The digest that the matrix of the training split has, without reading it."""
-        rows = self.manifest.of_split("train")
-        return digest_of_rows([RowKey(row.sha256) for row in rows], [row.label for row in rows])
+        return digest_of_split(self.manifest, "train")
 
     def matrix(self, split: Split) -> FeatureMatrix:
         """Read the features and labels of one split.
@@ -144,6 +143,12 @@ class LabelledFeatures:
         y = np.array([code[row.label] for row in rows], np.int64)  # (n,)
         _require_finite(X, paths)
         return FeatureMatrix(X, y, self.classes, keys, paths)
+
+
+def digest_of_split(manifest: Manifest, split: Split) -> str:
+    """Return `digest_of_rows` of one split, from the manifest alone."""
+    rows = manifest.of_split(split)
+    return digest_of_rows([RowKey(row.sha256) for row in rows], [row.label for row in rows])
 
 
 def digest_of_rows(keys: Sequence[RowKey], labels: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ from pipeline.console import printable
 from pipeline.errors import HeadError, ModelError, WorkspaceError
 from pipeline.files import sha256_of, write_csv, write_json
 from pipeline.heads import model_folder
-from pipeline.heads.matrix import FeatureMatrix, LabelledFeatures
+from pipeline.heads.matrix import LabelledFeatures
 from pipeline.heads.model import Predictions
 from pipeline.params import Split
 from pipeline.workspace import Workspace
@@ -55,8 +55,11 @@ class Metrics:
         Labels, in the order of `confusion`.
     confusion : list of list of int, k × k
         Rows by their own label (down) and the predicted one (across).
+    scored : dict of str to str
+        ``model_sha256`` and ``rows_sha256``: which model was scored, and on which labelled rows.
     test_looks : int or None
-        How many different models have been scored on these test rows; None for other splits.
+        How many times the test split had been looked at by then, this time included: models that
+        were scored on it, each counted again when it or the test rows changed. None for other splits.
     """
 
     head: str
@@ -70,6 +73,7 @@ class Metrics:
     classes: tuple[str, ...]
     confusion: list[list[int]]
     test_looks: int | None
+    scored: dict[str, str]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the metrics as values that JSON can hold; what does not apply is left out."""
@@ -85,6 +89,7 @@ class Metrics:
             # a list, which `dvc metrics show` passes over: its table would have a column for each number
             "per_class": [{"label": label, **numbers} for label, numbers in self.per_class.items()],
             "confusion": {"labels": list(self.classes), "matrix": self.confusion},
+            "scored": [self.scored],  # in a list for the same reason
         }
         return {key: value for key, value in values.items() if value is not None}
 
@@ -134,8 +139,9 @@ def evaluate(workspace: Workspace, head: str, split: Split = "val", *, trust: bo
             f"Give it a share in dataset.split, and run `pipeline prepare --resplit`."
         )
     predictions = model.predict(rows.X)
-    looks = _looks(workspace, head, rows) if split == "test" else None
-    metrics = score(head, split, rows.y, predictions, looks)
+    scored = {"model_sha256": model_digest(workspace, head), "rows_sha256": rows.digest}
+    looks = _looks(workspace, {"head": head, **scored}) if split == "test" else None
+    metrics = score(head, split, rows.y, predictions, looks, scored)
     write_csv(
         workspace.confusion_file(head, split),
         ("actual", "predicted"),
@@ -151,6 +157,7 @@ def score(
     y: npt.NDArray[np.int64],
     predictions: Predictions,
     test_looks: int | None = None,
+    scored: dict[str, str] | None = None,
 ) -> Metrics:
     """Compare predictions with labels.
 
@@ -163,6 +170,8 @@ def score(
     predictions : Predictions
         Of the same rows.
     test_looks : int, optional
+        See `Metrics`.
+    scored : dict, optional
         See `Metrics`.
     """
     classes = predictions.classes
@@ -193,7 +202,13 @@ def score(
         classes=classes,
         confusion=confusion.tolist(),
         test_looks=test_looks,
+        scored=scored or {},
     )
+
+
+def model_digest(workspace: Workspace, head: str) -> str:
+    """Return the SHA-256 of a trained head's description, which holds that of its weights."""
+    return sha256_of(workspace.model_folder(head) / model_folder.DESCRIPTION)
 
 
 def wilson_interval(right: int, n: int) -> tuple[float, float]:
@@ -218,19 +233,17 @@ def _log_loss(y: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64]) 
     return _rounded(-np.log(np.maximum(given, np.finfo(np.float64).eps)).mean())
 
 
-def _looks(workspace: Workspace, head: str, rows: FeatureMatrix) -> int:
-    """Write down that this model sees these test rows, and return how many models have seen them."""
+def _looks(workspace: Workspace, look: dict[str, str]) -> int:
+    """Write down that this model sees these test rows, and return which look at the test split it is.
+
+    Scored again, the same model on the same rows keeps its number, so its metrics stay the same.
+    """
     path = workspace.test_looks_file
-    look = {
-        "head": head,
-        "model_sha256": sha256_of(workspace.model_folder(head) / model_folder.DESCRIPTION),
-        "rows_sha256": rows.digest,
-    }
     looks = _read_looks(path)
     if look not in looks:
         looks.append(look)
         write_json(path, {"looks": looks})
-    return sum(known["rows_sha256"] == look["rows_sha256"] for known in looks)
+    return looks.index(look) + 1
 
 
 def _read_looks(path: Path) -> list[dict[str, str]]:
@@ -248,4 +261,4 @@ def _read_looks(path: Path) -> list[dict[str, str]]:
 
 
 def _rounded(value: Any) -> float:
-    return round(float(value), _DIGITS)
+    return round(float(value), _DIGITS) + 0.0  # + 0: no -0.0

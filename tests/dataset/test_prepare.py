@@ -416,3 +416,13 @@ def test_a_class_without_a_usable_image_is_named(
     assert "class 'owl' is left out: none of its images can be used (1 unsupported_format)" in (
         capsys.readouterr().err
     )
+
+
+def test_a_source_that_is_not_named_replaces_nothing(source: Path, make_workspace: MakeWorkspace) -> None:
+    workspace = make_workspace(source)
+    prepare(workspace)
+    before = workspace.manifest_file.read_bytes()
+    workspace.params_file.write_text("")
+    with pytest.raises(ParamsError, match=r"params.yaml: dataset.source is missing. Name a folder"):
+        prepare(workspace)
+    assert workspace.manifest_file.read_bytes() == before

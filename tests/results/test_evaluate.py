@@ -91,7 +91,11 @@ def test_evaluate__scores_the_models_own_predictions(trained: Workspace) -> None
 
     rows = LabelledFeatures.open(trained).matrix("val")
     predictions = model_folder.load(trained.model_folder("knn")).predict(rows.X)
-    assert found == score("knn", "val", rows.y, predictions)
+    assert replace(found, scored={}) == score("knn", "val", rows.y, predictions)
+    assert found.scored == {
+        "model_sha256": hashlib.sha256((trained.model_folder("knn") / "model.json").read_bytes()).hexdigest(),
+        "rows_sha256": rows.digest,
+    }
     assert found.n == 12
 
     stored = json.loads(trained.metrics_file("knn", "val").read_bytes())
@@ -127,13 +131,13 @@ def test_evaluate__counts_looks_at_the_test_split(trained: Workspace, change_row
     assert evaluate(trained, "knn", "test").test_looks == 1
     assert evaluate(trained, "bayes", "test").test_looks == 2
     train(trained, "knn")  # the same model again is no other model
-    assert evaluate(trained, "knn", "test").test_looks == 2
+    assert evaluate(trained, "knn", "test").test_looks == 1
     train(trained, "knn", overrides={"n_neighbors": 1})
     assert evaluate(trained, "knn", "test").test_looks == 3
     assert json.loads(trained.metrics_file("knn", "test").read_bytes())["test_looks"] == 3
 
     change_rows(lambda row: replace(row, split="val") if row.path == "owl/19.jpg" else row)
-    assert evaluate(trained, "knn", "test").test_looks == 1  # other rows, looked at for the first time
+    assert evaluate(trained, "knn", "test").test_looks == 4  # other rows, and not a fresh start
     assert len(json.loads(trained.test_looks_file.read_bytes())["looks"]) == 4
 
 

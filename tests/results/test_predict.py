@@ -460,3 +460,11 @@ def test_store_opens_once(workspace: Workspace, photos: Path, monkeypatch: pytes
     monkeypatch.setattr("pipeline.results.predict._CHUNK", 8)
     assert len(predict(workspace, "logreg", [str(photos)])) == 40
     assert opened == [workspace.store_folder]
+
+
+@pytest.mark.parametrize(("name", "start"), [("a.json", "["), ("a.CSV", "path,label"), ("a.txt", "image ")])
+def test_output__is_written_as_its_name_ends(
+    run: Callable[..., Result], photos: Path, tmp_path: Path, name: str, start: str
+) -> None:
+    run("predict", "logreg", str(next(photos.rglob("*.png"))), "--output", str(tmp_path / name))
+    assert (tmp_path / name).read_text().startswith(start)
