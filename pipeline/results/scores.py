@@ -62,9 +62,9 @@ def scores(workspace: Workspace) -> list[Score]:
 
 def scores_table(found: Sequence[Score]) -> str:
     """Lay the scores out as text; what is out of date is said so."""
-    header = ("head", "split", "images", "accuracy", "95 % interval", "macro F1", "log loss", "")
+    header = ["head", "split", "images", "accuracy", "95 % interval", "macro F1", "log loss"]
     rows = [
-        (
+        [
             score.head,
             score.split,
             str(score.n),
@@ -72,10 +72,13 @@ def scores_table(found: Sequence[Score]) -> str:
             f"{score.accuracy_95[0]:.3f} – {score.accuracy_95[1]:.3f}",
             f"{score.macro_f1:.4f}",
             "-" if score.log_loss is None else f"{score.log_loss:.4f}",
-            "" if score.current else "out of date",
-        )
+        ]
         for score in found
     ]
+    if not all(score.current for score in found):
+        header.append("")
+        for row, score in zip(rows, found, strict=True):
+            row.append("" if score.current else "out of date")
     return table(header, rows)
 
 
