@@ -130,7 +130,7 @@ def _converted(onnx: bytes) -> State:
     for (index, inputs, outputs), (weight, bias) in zip(CONVOLUTIONS, _OFFSETS, strict=True):
         kernel = np.frombuffer(onnx, "<f4", outputs * inputs * 9, weight).reshape(outputs, inputs, 3, 3)
         # The original reads blue, green, red; turned round once here, the network reads RGB.
-        state[f"{index}.weight"] = np.ascontiguousarray(kernel[:, ::-1] if inputs == 3 else kernel)
+        state[f"{index}.weight"] = np.array(kernel[:, ::-1] if inputs == 3 else kernel, order="C")
         state[f"{index}.bias"] = np.frombuffer(onnx, "<f4", outputs, bias).copy()
     if digest_of(state) != VALUES_SHA256:
         raise WeightsError("extract.weights: the oxford weights were converted wrongly; please report this.")

