@@ -43,5 +43,5 @@ lint: $(STAMP) ## ruff and mypy, strict
 	ruff format --check .
 	mypy
 
-clean: ## Remove the environment and what was generated (data, features, models, reports)
-	rm -rf $(VENV) models reports data/images data/manifest.csv cache/features cache/index.json
+clean: ## Remove what git ignores: the environment, features, models, plots
+	git clean -qfdX

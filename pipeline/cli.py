@@ -21,7 +21,7 @@ from pipeline.errors import PipelineError
 from pipeline.params import did_you_mean
 
 #: In the order in which data flows.
-COMMANDS = ("init", "prepare", "extract", "train", "evaluate", "scores", "predict", "summary")
+COMMANDS = ("init", "prepare", "extract", "train", "evaluate", "scores", "predict", "store", "summary")
 
 _REMEDIES = {
     errno.ENOSPC: "Free some space and run the same command again; what is finished is kept.",

@@ -6,21 +6,22 @@ batch size, workers) is not here but on the command line.
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import math
-import types
-import typing
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args
 
 from pipeline.errors import ParamsError
+from pipeline.typed import build
+from pipeline.typed import did_you_mean as did_you_mean
 from pipeline.workspace import check_head_name
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+Pooling = Literal["none", "avg", "max"]
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
+Normalize = Literal["none", "l2", "sqrt_l2", "standardize"]
+NORMALIZATIONS: tuple[Normalize, ...] = get_args(Normalize)
 
 
 #: Sources that are known by name; everything else is a path.
@@ -83,9 +84,9 @@ class ExtractParams:
     weights : str
         ``oxford``, ``IMAGENET1K_V1``, ``IMAGENET1K_FEATURES``, ``random`` (tests only), or a
         path to a ``.pth`` or ``.safetensors`` file.
-    precision : {"half", "float32"}
+    precision : {"half", "float32", "int8"}
         Of the forward pass. ``half`` is bfloat16 or float16 where the hardware has them, and
-        whatever is better elsewhere.
+        whatever is better elsewhere; ``int8`` needs the extra ``openvino``.
     resize, image_size : int
         Pixels of the shorter side after resizing, and of the square cut from its centre.
     storage : {"float16", "float32"}
@@ -94,7 +95,7 @@ class ExtractParams:
 
     backbone: Literal["vgg16"] = "vgg16"
     weights: str = "oxford"
-    precision: Literal["half", "float32"] = "half"
+    precision: Literal["half", "float32", "int8"] = "half"
     resize: int = 256
     image_size: int = 224
     storage: Literal["float16", "float32"] = "float16"
@@ -110,10 +111,45 @@ class ExtractParams:
 
 @dataclass(frozen=True)
 class HeadParams:
-    """One classifier: an estimator by short name or dotted path, and its constructor's parameters."""
+    """One classifier, what it sees of the features, and what becomes of its answers.
+
+    Attributes
+    ----------
+    estimator : str
+        A short name, or the dotted path of a class.
+    params : dict
+        Of its constructor. Keys of ``class_weight`` are labels.
+    pooling : {"none", "avg", "max"}
+        Over the 7 × 7 positions: 512 columns instead of 25,088.
+    normalize : {"none", "l2", "sqrt_l2", "standardize"}
+        What each row is brought to: as it is; length 1; the signed square roots, then length 1; columns of
+        mean 0 and deviation 1 over the training rows.
+    calibrate : bool
+        Whether a temperature is fitted, which gives probabilities to a head that has none.
+    unsure_below : float or None
+        Above 0 and below 1: images whose best label is less probable are called unsure.
+    """
 
     estimator: str
     params: dict[str, Any] = field(default_factory=dict)
+    pooling: Pooling = "none"
+    normalize: Normalize = "none"
+    calibrate: bool = False
+    unsure_below: float | None = None
+
+    def check(self, key: str) -> None:
+        """See that the numbers are in their ranges.
+
+        Raises
+        ------
+        ParamsError
+            One is not; its name begins with `key`.
+        """
+        if self.unsure_below is not None and not 0 < self.unsure_below < 1:
+            raise ParamsError(
+                f"{key}.unsure_below: expected a number above 0 and below 1, or null, "
+                f"found {self.unsure_below:g}."
+            )
 
 
 @dataclass(frozen=True)
@@ -164,7 +200,7 @@ class Params:
 
 
 #: Raised with every change of a stage's code that changes its results.
-STAGE_VERSIONS: dict[str, int] = {"prepare": 1, "extract": 1, "train": 1, "evaluate": 1}
+STAGE_VERSIONS: dict[str, int] = {"prepare": 1, "extract": 1, "train": 2, "evaluate": 2}
 
 
 def read_params(path: Path) -> Params:
@@ -196,9 +232,10 @@ def parse_params(text: bytes) -> Params:
         content = YAML(typ="safe", pure=True).load(text)
     except (YAMLError, ValueError, LookupError, RecursionError) as error:  # ruamel lets the rest through
         raise ParamsError(f"not valid YAML: {' '.join(str(error).split())}") from error
-    params: Params = _build(Params, {} if content is None else content, "")
-    for name in params.heads:
+    params: Params = build(Params, {} if content is None else content, "")
+    for name, head in params.heads.items():
         check_head_name(name)
+        head.check(f"heads.{name}")
     _check_versions(params.versions)
     if isinstance(content, dict) and "evaluate" in content and params.evaluate.head not in params.heads:
         raise ParamsError(
@@ -207,12 +244,6 @@ def parse_params(text: bytes) -> Params:
             f"{did_you_mean(params.evaluate.head, params.heads)}"
         )
     return params
-
-
-def did_you_mean(word: str, known: typing.Iterable[str]) -> str:
-    """Return `` Did you mean 'x'?`` for the nearest of `known`, or nothing if none is near."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def _check_seed(key: str, seed: int) -> None:
@@ -230,64 +261,3 @@ def _check_versions(versions: dict[str, int]) -> None:
                 if current is not None
                 else f"versions.{stage}: no such stage.{did_you_mean(stage, STAGE_VERSIONS)}"
             )
-
-
-def _build(kind: Any, value: Any, key: str) -> Any:
-    """Turn plain YAML values into `kind`, naming the `key` of whatever does not fit."""
-    if dataclasses.is_dataclass(kind):
-        return _build_section(typing.cast("type[Any]", kind), value, key)
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        if value not in arguments:
-            expected = ", ".join(str(argument) for argument in arguments)
-            raise ParamsError(
-                f"{key}: expected one of {expected}, found {value!r}.{did_you_mean(str(value), arguments)}"
-            )
-        return value
-    if origin is types.UnionType:  # only `X | None` is used
-        return None if value is None else _build(arguments[0], value, key)
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise ParamsError(f"{key}: expected a mapping, found {_described(value)}.")
-        for name in value:
-            if not isinstance(name, str):
-                raise ParamsError(f"{key}: expected names as keys, found {name!r}.")
-        return {name: _build(arguments[1], item, f"{key}.{name}") for name, item in value.items()}
-    if kind is Any:
-        return value
-    words, fits = _SCALARS[kind]
-    if not fits(value):
-        raise ParamsError(f"{key}: expected {words}, found {_described(value)}.")
-    return kind(value)
-
-
-def _build_section(kind: type[Any], value: Any, key: str) -> Any:
-    if not isinstance(value, dict):
-        raise ParamsError(f"{key or 'the file'}: expected a mapping, found {_described(value)}.")
-    hints = get_type_hints(kind)
-    prefix = f"{key}." if key else ""
-    for name in value:
-        if name not in hints:
-            raise ParamsError(
-                f"{prefix}{name}: unknown key. Known here: {', '.join(hints)}."
-                f"{did_you_mean(str(name), hints)}"
-            )
-    for item in dataclasses.fields(kind):
-        required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
-        if required and item.name not in value:
-            raise ParamsError(f"{prefix}{item.name}: missing.")
-    return kind(**{name: _build(hints[name], item, prefix + name) for name, item in value.items()})
-
-
-_SCALARS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
-    int: ("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool)),
-    float: (
-        "a number",
-        lambda value: isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300,
-    ),
-    str: ("text", lambda value: isinstance(value, str) and value != ""),
-}
-
-
-def _described(value: Any) -> str:
-    return "nothing" if value is None else repr(value)

@@ -69,6 +69,11 @@ class Workspace:
         return self.root / "cache" / "features"
 
     @property
+    def quantised_file(self) -> Path:
+        """The network of precision ``int8``, kept with the features that it made."""
+        return self.store_folder / "quantised.safetensors"
+
+    @property
     def index_file(self) -> Path:
         """What the store holds for the manifest: tiny, deterministic, committed."""
         return self.root / "cache" / "index.json"

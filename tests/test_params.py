@@ -54,6 +54,7 @@ def test_everything_given() -> None:
         ("dataset: {split: {tran: 1}}", "dataset.split.tran", "train"),
         ("extract: {precison: half}", "extract.precison", "precision"),
         ("heads: {a: {estimater: knn}}", "heads.a.estimater", "estimator"),
+        ("heads: {a: {estimator: knn, poling: avg}}", "heads.a.poling", "pooling"),
         ("evaluate: {heads: a}", "evaluate.heads", "head"),
         ("versions: {extrct: 1}", "versions.extrct", "extract"),
         ("3: 4", "3", ""),
@@ -93,6 +94,15 @@ def test_unknown_key__is_named_with_the_nearest(text: str, key: str, nearest: st
         ("heads: {a: {}}", "heads.a.estimator: missing."),
         ("heads: {a: {estimator: knn, params: 3}}", "heads.a.params: expected a mapping, found 3."),
         ("heads: {a: {estimator: knn, params: {1: 2}}}", "heads.a.params: expected names as keys, found 1."),
+        ("heads: {a: {estimator: knn, calibrate: 1}}", "heads.a.calibrate: expected true or false, found 1."),
+        (
+            "heads: {a: {estimator: knn, calibrate: yes}}",
+            "heads.a.calibrate: expected true or false, found 'yes'.",
+        ),
+        (
+            "heads: {a: {estimator: knn, unsure_below: high}}",
+            "heads.a.unsure_below: expected a number, found 'high'.",
+        ),
         ("extract: {weights: null}", "extract.weights: expected text, found nothing."),
         ("extract: {resize: '256'}", "extract.resize: expected a whole number, found '256'."),
         ("versions: {extract: '1'}", "versions.extract: expected a whole number, found '1'."),
@@ -102,6 +112,7 @@ def test_wrong_type__names_the_key_and_what_was_found(text: str, said: str) -> N
     assert complaint(text) == said
 
 
+UNSURE = "heads.a.unsure_below: expected a number above 0 and below 1, or null, "
 SHARES = "dataset.split: expected three shares from 0 to 1 that sum to 1, "
 
 
@@ -121,7 +132,16 @@ SHARES = "dataset.split: expected three shares from 0 to 1 that sum to 1, "
             SHARES + "found train 1.2, val -0.2, test 0.",
         ),
         ("extract: {backbone: vgg19}", "extract.backbone: expected one of vgg16, found 'vgg19'."),
-        ("extract: {precision: [half]}", "extract.precision: expected one of half, float32, found ['half']."),
+        (
+            "extract: {precision: [half]}",
+            "extract.precision: expected one of half, float32, int8, found ['half'].",
+        ),
+        ("heads: {a: {estimator: knn, pooling: mean}}", "heads.a.pooling: expected one of none, avg, max"),
+        ("heads: {a: {estimator: knn, pooling: null}}", "heads.a.pooling: expected one of none, avg, max"),
+        ("heads: {a: {estimator: knn, normalize: L2}}", "heads.a.normalize: expected one of none, l2"),
+        ("heads: {a: {estimator: knn, unsure_below: 0}}", UNSURE + "found 0."),
+        ("heads: {a: {estimator: knn, unsure_below: 1.0}}", UNSURE + "found 1."),
+        ("heads: {a: {estimator: knn, unsure_below: -0.5}}", UNSURE + "found -0.5."),
         ("extract: {storage: f64}", "extract.storage: expected one of float16, float32, found 'f64'."),
         (
             "extract: {image_size: 31}",
@@ -165,6 +185,15 @@ def test_head_names__that_a_shell_would_misread(name: str) -> None:
 )  # fmt: skip
 def test_not_yaml(text: str) -> None:
     assert complaint(text).startswith("not valid YAML: ")
+
+
+def test_heads__what_stands_between_features_and_answer() -> None:
+    params = parse_params(
+        b"heads: {a: {estimator: knn}, b: {estimator: ridge, pooling: avg, normalize: sqrt_l2, "
+        b"calibrate: true, unsure_below: 0.75}}"
+    )
+    assert params.heads["a"] == HeadParams("knn", {}, "none", "none", False, None)
+    assert params.heads["b"] == HeadParams("ridge", {}, "avg", "sqrt_l2", True, 0.75)
 
 
 def test_not_yaml__not_utf8() -> None:

@@ -10,7 +10,7 @@ from pipeline.commands import workspace_of
 from pipeline.console import table
 
 if TYPE_CHECKING:
-    from pipeline.results.evaluate import Metrics
+    from pipeline.results.metrics import Metrics
 
 _CONFUSION_CLASSES = 12  # more columns than these do not fit a terminal; the metrics file has them all
 
@@ -48,6 +48,8 @@ def _told(metrics: Metrics) -> str:
     low, high = metrics.accuracy_95
     shown = metrics.classes if len(metrics.classes) <= _CONFUSION_CLASSES else ()
     probabilities = "" if metrics.log_loss is None else f", log loss {metrics.log_loss:.4f}"
+    if metrics.ece is not None:
+        probabilities += f", calibration error {metrics.ece:.4f}"
     lines = [
         f"{metrics.head} on {metrics.n} images of {metrics.split}: accuracy {metrics.accuracy:.4f} "
         f"(95 % interval {low:.3f} – {high:.3f}), macro F1 {metrics.macro_f1:.4f}{probabilities}",
@@ -66,6 +68,14 @@ def _told(metrics: Metrics) -> str:
             ],
         ),
     ]
+    if metrics.unsure_below is not None and metrics.coverage is not None:
+        right = (
+            "" if metrics.accuracy_covered is None else f"; accuracy of these {metrics.accuracy_covered:.4f}"
+        )
+        lines += [
+            "",
+            f"at least {metrics.unsure_below:g} probable: {metrics.coverage:.1%} of the images{right}",
+        ]
     if metrics.test_looks is not None and metrics.test_looks > 1:
         lines += ["", f"This was look {metrics.test_looks} at the test split: choose heads by val."]
     return "\n".join(lines)

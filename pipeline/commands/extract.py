@@ -22,6 +22,13 @@ from pipeline.commands import DEVICES, workspace_of
     help="Where the network runs; auto takes CUDA, then MPS, then the CPU.",
 )
 @click.option(
+    "--backend",
+    type=click.Choice(["auto", "torch", "openvino"]),
+    default="auto",
+    show_default=True,
+    help="What runs the network; auto takes OpenVINO on a CPU where it is installed.",
+)
+@click.option(
     "--batch-size",
     type=click.IntRange(1, 4096),
     help="Images pushed through at once. Changes speed and memory only.  [default: 4 on a CPU, else more]",
@@ -29,22 +36,49 @@ from pipeline.commands import DEVICES, workspace_of
 @click.option(
     "--workers",
     type=click.IntRange(1, 64),
-    help="Threads that read and decode.  [default: one a processor, at most 8]",
+    help="Processes that read and decode.  [default: one a processor, at most 32]",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="For reading and decoding one image; what takes longer is listed in cache/failed.csv.",
 )
 @click.option("--fresh", is_flag=True, help="Remove all stored features first.")
+@click.option("--verify", is_flag=True, help="Hash what is stored first, and make damaged shards again.")
+@click.option("--dry-run", is_flag=True, help="Say what there is to do, and how long it may take.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.pass_context
 def command(
-    ctx: click.Context, device: str, batch_size: int | None, workers: int | None, fresh: bool, as_json: bool
+    ctx: click.Context,
+    /,
+    fresh: bool,
+    verify: bool,
+    dry_run: bool,
+    as_json: bool,
+    **how: object,
 ) -> None:
     """Push every new image once through the frozen network: cache/features/.
 
     An image is known by its content: renamed, moved, relabelled or copied, it is not computed
-    again. Stopped half-way, the same command goes on from the last finished shard.
+    again. Stopped half-way, the same command goes on where it was.
     """
+    from pipeline.features.extractor import Execution
+
+    execution = Execution(**how)  # type: ignore[arg-type]
+    if dry_run:
+        from pipeline.features.forecast import forecast
+
+        if fresh or verify:
+            raise click.UsageError("--dry-run changes nothing: give it without --fresh and --verify.")
+        forecasted = forecast(workspace_of(ctx), execution)
+        click.echo(json.dumps(asdict(forecasted), indent=2) if as_json else forecasted.told())
+        return
     from pipeline.features.extract import extract
 
-    report = extract(workspace_of(ctx), device=device, batch_size=batch_size, workers=workers, fresh=fresh)
+    report = extract(workspace_of(ctx), execution, fresh=fresh, verify=verify)
     if as_json:
         click.echo(json.dumps(asdict(report), indent=2))
     elif report.computed:

@@ -48,8 +48,9 @@ def command(
     """Predict the label of images with MODEL, a name in models/ or the path of such a folder.
 
     IMAGE is a file, a folder, or a quoted pattern such as 'holiday/*.jpg'. Features that are
-    stored already are not computed again. A file that is no image is listed with the reason, and
-    the exit code is then 1.
+    stored already are not computed again. Where the head demands a probability (unsure_below) that
+    the best label does not reach, the label is "unsure". A file that is no image is listed with the
+    reason, and the exit code is then 1.
     """
     from pipeline.errors import SourceError
     from pipeline.files import replacing

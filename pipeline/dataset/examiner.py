@@ -1,30 +1,22 @@
-"""The process that looks into image files for its parent, and may die of it.
+"""Looking into one image file: its bytes are read once, hashed and decoded.
 
-Owns reading a file once, hashing and decoding the same bytes, and the limits of time and
-memory around that. It answers on stdout, one line of JSON a request, and ends with its parent.
+Owns the reading. It runs in a worker (`pipeline.workers`), and may be the end of it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import os
-import resource
-import signal
 import stat
-import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pipeline.dataset.images import UndecodableImage, decode
 from pipeline.dataset.verdicts import Verdict
 
-#: Seconds for one image, reading included; a photograph takes a few milliseconds.
-TIMEOUT = 10
-
-#: Address space of the process, so that a bomb is refused memory and the machine does not swap.
-MAX_MEMORY = 1_000_000_000
+if TYPE_CHECKING:
+    from PIL import Image
 
 #: Larger files are not read. Raw pixels of the largest image that is decoded are no larger.
 MAX_BYTES = 400_000_000
@@ -34,44 +26,34 @@ class UnusableFile(Exception):
     """The file's bytes cannot be had; `args[0]` is the reason code."""
 
 
-def look_at(file: Path, *, decode_too: bool = True) -> Verdict:
+def answer(request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """Look into ``request["file"]``; take only its hash unless ``request["decode"]``."""
+    verdict, _ = look_at(Path(request["file"]), decode_too=request["decode"])
+    return asdict(verdict), b""
+
+
+def look_at(file: Path, *, decode_too: bool = True) -> tuple[Verdict, Image.Image | None]:
     """Read a file once, hash its bytes and decode them.
 
     Returns
     -------
-    Verdict
+    verdict : Verdict
         See there. A file whose bytes could not be had has no hash.
+    image : PIL.Image.Image or None
+        Upright, RGB; None if it was not or could not be decoded.
     """
     try:
         data = _read(file)
     except UnusableFile as error:
-        return Verdict(reason=error.args[0])
+        return Verdict(reason=error.args[0]), None
     verdict = Verdict(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
     if data and not decode_too:
-        return verdict
+        return verdict, None
     try:
-        width, height = decode(data).size
+        image = decode(data)
     except UndecodableImage as error:
-        return Verdict(verdict.sha256, verdict.bytes, reason=error.reason)
-    return Verdict(verdict.sha256, verdict.bytes, width, height)
-
-
-def serve() -> None:
-    """Answer requests on stdin until it is closed."""
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="ascii")
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):  # C libraries print there, over bytes that concern nobody
-        os.dup2(nothing, stream.fileno())
-    _limit(resource.RLIMIT_CORE, 0)
-    _limit(resource.RLIMIT_AS, MAX_MEMORY)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, in the middle of C code too
-    print("ready", file=answers, flush=True)
-    for line in sys.stdin:
-        request = json.loads(line)
-        signal.alarm(TIMEOUT)
-        verdict = look_at(Path(request["file"]), decode_too=request["decode"])
-        signal.alarm(0)
-        print(json.dumps(asdict(verdict)), file=answers, flush=True)
+        return replace(verdict, reason=error.reason), None
+    return replace(verdict, width=image.width, height=image.height), image
 
 
 def _read(file: Path) -> bytes:
@@ -100,9 +82,3 @@ def _read(file: Path) -> bytes:
     if len(data) != before.st_size or after.st_mtime_ns != before.st_mtime_ns:
         raise UnusableFile("changed_while_read")
     return data
-
-
-def _limit(kind: int, value: int) -> None:
-    _, hard = resource.getrlimit(kind)
-    with contextlib.suppress(ValueError, OSError):  # macOS knows RLIMIT_AS and refuses to set it
-        resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))

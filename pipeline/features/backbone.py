@@ -1,118 +1,134 @@
-"""The frozen network: pixels in, features out.
+"""The frozen network: pixels in, features out; and the choice of what runs it, and where.
 
-Owns devices and precision. VGG16 is torchvision's own definition, cut after ``avgpool``.
+Owns that choice. It imports neither torch nor OpenVINO unless that one is to run.
 """
 
 from __future__ import annotations
 
-import torch
-from torchvision.models import vgg16
+import importlib.util
+import platform
+import sys
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from pipeline.errors import DeviceError
-from pipeline.features.identity import DIMENSION
-from pipeline.features.weights import Weights, load_weights
+from pipeline.features.weights import Weights
+
+#: What can run the network.
+BACKENDS = ("auto", "torch", "openvino")
+
+# Where Linux has these, there may be a GPU that torch can use: NVIDIA's, one seen from WSL, AMD's.
+_GPU_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 
 
-class Backbone:
+class Backbone(Protocol):
     """VGG16 from pixels to the 25,088 numbers behind ``avgpool``.
 
-    A row depends on its own pixels only, never on the rest of the batch.
-
-    Parameters
+    Attributes
     ----------
-    weights : Weights
-        Whose values are loaded (fetched, where they are absent).
-    precision : {"half", "float32"}
-        Precision class.
-    device : torch.device
-        Where it runs.
+    batch_size : int
+        How many images to hand over at once where speed is all that counts.
+    made_with : dict of str to str
+        Device, backend, the type computed in, and versions: to be recorded with the features.
     """
 
-    def __init__(self, weights: Weights, precision: str, device: torch.device) -> None:
-        self.device = device
-        self.dtype = forward_dtype(precision, device)
-        with torch.device("meta"):  # the classifier's 124 million weights are never made
-            network = vgg16(weights=None)
-        state = {key: torch.from_numpy(value) for key, value in load_weights(weights).items()}
-        network.features.load_state_dict(state, assign=True)
-        self._network = torch.nn.Sequential(network.features, network.avgpool, torch.nn.Flatten())
-        # channels last: a third faster here on CPU, and what tensor cores want
-        self._network.to(device, self.dtype).to(memory_format=torch.channels_last)
-        self._network.eval().requires_grad_(False)
-        self._mean = torch.tensor(weights.mean, device=device).view(1, 3, 1, 1)
-        self._std = torch.tensor(weights.std, device=device).view(1, 3, 1, 1)
+    batch_size: int
+    made_with: dict[str, str]
 
-    @torch.inference_mode()
-    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Push a batch through.
+    def __call__(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Push images through.
 
         Parameters
         ----------
-        pixels : torch.Tensor of uint8, shape (n, 3, height, width)
-            Red, green and blue, 0 to 255.
+        pixels : ndarray of uint8, shape (n, 3, height, width)
+            Red, green and blue, 0 to 255; fastest if channels vary fastest in memory.
 
         Returns
         -------
-        torch.Tensor of float32, shape (n, 25088), on the CPU
+        ndarray of float32, shape (n, 25088)
+            A row depends on its own pixels only. On a CPU that holds to the last bit, whatever `n`
+            and the number of threads.
 
         Raises
         ------
         DeviceError
-            The device ran out of memory.
+            The device has not the memory for a single image.
         """
-        # A batch of one takes other CPU kernels, which round differently: it goes as a pair.
-        rows = len(pixels)
-        pixels = pixels.expand(2, -1, -1, -1) if rows == 1 else pixels
-        try:
-            inputs = pixels.to(self.device).to(torch.float32).div_(255).sub_(self._mean).div_(self._std)
-            inputs = inputs.to(self.dtype, memory_format=torch.channels_last)
-            # deterministic kernels, and float32 that is float32: cuDNN takes TF32 by default
-            with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-                features: torch.Tensor = self._network(inputs)[:rows]
-            return features.to("cpu", torch.float32).view(rows, DIMENSION)
-        except torch.OutOfMemoryError as error:
-            raise DeviceError(
-                f"{self.device} ran out of memory with {rows} images at once: "
-                f"give a smaller --batch-size, or --device cpu."
-            ) from error
 
 
-def choose_device(name: str) -> torch.device:
-    """Return the device called `name`; ``auto`` takes CUDA, then MPS, then the CPU.
+def open_backbone(
+    weights: Weights,
+    precision: str,
+    *,
+    device: str = "auto",
+    backend: str = "auto",
+    quantised: Path | None = None,
+) -> Backbone:
+    """Set up the network.
+
+    Parameters
+    ----------
+    weights : Weights
+        Fetched, where they are absent and needed.
+    precision : {"half", "float32", "int8"}
+        Precision class.
+    device : {"auto", "cuda", "mps", "cpu"}
+        ``auto`` takes CUDA, then MPS, then the CPU; for ``int8`` the CPU.
+    backend : {"auto", "torch", "openvino"}
+        ``auto`` takes OpenVINO for ``int8``, and on x86 CPUs if it is installed.
+    quantised : Path, optional
+        The network of ``int8``; needed for that.
 
     Raises
     ------
     DeviceError
-        It is not to be had here.
+        Device, backend and precision do not go together, or are not to be had here.
+    WeightsError
+        The weights, or the quantised network, cannot be loaded.
     """
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if name == "auto":
-        name = next(kind for kind, is_there in available.items() if is_there)
-    if not available[name]:
-        here = ", ".join(kind for kind, is_there in available.items() if is_there)
-        raise DeviceError(f"--device {name}: no such device here. Available: {here}; or leave it out.")
-    return torch.device(name)
+    if precision == "int8":
+        if quantised is None:
+            raise ValueError("precision int8 needs a quantised network")
+        _refuse("extract.precision is int8, which only OpenVINO computes, on a CPU", device, backend)
+        backend = "openvino"
+    elif backend == "openvino":
+        _refuse("--backend openvino runs on a CPU", device, backend)
+    elif backend == "auto" and _is_openvino_fast() and _chosen(device) == "cpu":
+        backend = "openvino"
+    if backend == "openvino":
+        from pipeline.features.openvino_backbone import OpenVinoBackbone
+
+        return OpenVinoBackbone(weights, precision, quantised if precision == "int8" else None)
+    from pipeline.features.torch_backbone import TorchBackbone, choose_device
+
+    return TorchBackbone(weights, precision, choose_device(device))
 
 
-def forward_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Return the type that the forward pass of a precision class computes in on a device.
-
-    ``half`` allows whatever is at least as good: without native bfloat16 a CPU emulates it at an
-    eighth of its float32 speed, and on MPS neither half type has been checked for overflow.
-    """
-    if precision == "half":
-        if device.type == "cuda":
-            native = torch.cuda.is_bf16_supported(including_emulation=False)
-            return torch.bfloat16 if native else torch.float16
-        if device.type == "cpu" and _cpu_has_bfloat16():
-            return torch.bfloat16
-    return torch.float32
+def _refuse(reason: str, device: str, backend: str) -> None:
+    """Refuse another device than a CPU, and another backend than OpenVINO."""
+    if device not in ("auto", "cpu"):
+        raise DeviceError(f"--device {device}: {reason}. Leave --device out.")
+    if backend == "torch":
+        raise DeviceError(
+            f"--backend torch: {reason}. Leave --backend out, or set extract.precision to half."
+        )
 
 
-def _cpu_has_bfloat16() -> bool:
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+def _is_openvino_fast() -> bool:
+    """Whether OpenVINO is here, and was measured on such a CPU to be faster than torch."""
+    on_x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return on_x86 and importlib.util.find_spec("openvino") is not None
+
+
+def _chosen(device: str) -> str:
+    """Say which device is meant by `device`, asking torch, whose import takes seconds, only if need be."""
+    if device == "auto" and sys.platform == "linux" and not any(Path(file).exists() for file in _GPU_FILES):
+        return "cpu"
+    if device == "auto":
+        from pipeline.features.torch_backbone import choose_device
+
+        return choose_device(device).type
+    return device

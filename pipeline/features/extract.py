@@ -1,6 +1,6 @@
 """Stage one: every image once through the frozen network, into the feature store.
 
-The story is `extract`: which rows are missing, decode ahead, push through, write a shard,
+The story is `extract`: which rows are missing, decode ahead, push through, write shards,
 record the index. Nothing that the store holds is computed again, and torch is not even
 imported where nothing is missing.
 """
@@ -8,19 +8,16 @@ imported where nothing is missing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+from dataclasses import dataclass, field
 
-from pipeline.console import note, printable, progress
+from pipeline.console import counted, note, printable, progress, warn
 from pipeline.dataset.manifest import ImageRow, Manifest, read_manifest
-from pipeline.dataset.sources import source_root
-from pipeline.errors import ManifestError, SourceError, SourceMissing, StoreError
-from pipeline.features.extractor import Extractor, Failure
-from pipeline.features.identity import identity_of
+from pipeline.errors import ManifestError, SourceError, StoreError
+from pipeline.features.extraction import Extraction
+from pipeline.features.extractor import Execution, Failure
 from pipeline.features.index import current_index, write_index
+from pipeline.features.shard_writer import ShardWriter
 from pipeline.features.store import FeatureStore, RowKey, clear
-from pipeline.features.weights import resolve_weights
 from pipeline.files import write_csv
 from pipeline.params import read_params
 from pipeline.workspace import Workspace
@@ -28,21 +25,34 @@ from pipeline.workspace import Workspace
 
 @dataclass(frozen=True)
 class ExtractReport:
-    """What `extract` did: numbers of images."""
+    """What `extract` did.
+
+    Attributes
+    ----------
+    images : int
+        Usable images of the manifest.
+    computed, reused : int
+        Of those that differ, how many were pushed through now, and how many were stored already.
+    copies : int
+        Images whose bytes are those of another one.
+    seconds : dict of str to float
+        Time that went by waiting for images (``decode``), in the ``forward`` pass, and waiting
+        for the disk (``write``); empty if nothing was computed.
+    """
 
     images: int
     computed: int
     reused: int
     copies: int
+    seconds: dict[str, float] = field(default_factory=dict, compare=False)
 
 
 def extract(
     workspace: Workspace,
+    execution: Execution = Execution(),  # noqa: B008 (frozen)
     *,
-    device: str = "auto",
-    batch_size: int | None = None,
-    workers: int | None = None,
     fresh: bool = False,
+    verify: bool = False,
 ) -> ExtractReport:
     """Bring the store up to date with the manifest.
 
@@ -50,14 +60,12 @@ def extract(
     ----------
     workspace : Workspace
         Its manifest says which images, its ``params.yaml`` which extractor.
-    device : {"auto", "cuda", "mps", "cpu"}
-        Where the network runs.
-    batch_size : int, optional
-        Images pushed through at once; changes speed and memory only.
-    workers : int, optional
-        Threads that read and decode; by default one a processor, at most 8.
+    execution : Execution
+        What changes speed and memory only.
     fresh : bool, default False
         Remove what is stored first.
+    verify : bool, default False
+        Hash what is stored first, and make the rows of damaged shards again.
 
     Returns
     -------
@@ -78,41 +86,37 @@ def extract(
     WeightsError, DeviceError
         The network cannot be set up.
     """
-    params = read_params(workspace.params_file)
-    manifest = read_manifest(workspace.manifest_file)
-    weights = resolve_weights(params.extract.weights, workspace.root)
-    identity = identity_of(params.extract, weights)
-    root = source_root(params.dataset.source, workspace)
-    new_extractor = partial(Extractor, params.extract, weights, device, batch_size, workers)
+    extraction = Extraction.of(workspace, redraw=fresh)
     extractor = None
     if fresh:
-        _require_source(root)
-        extractor = new_extractor()  # what cannot run must not cost the old features
-        note(f"removed {clear(workspace.store_folder)} shards")
-    store = FeatureStore.create(workspace.store_folder, identity)
+        extractor = extraction.extractor(execution)  # what cannot run must not cost the old features
+        note(f"removed {counted(clear(workspace.store_folder), 'shard')}")
+    store = FeatureStore.create(workspace.store_folder, extraction.identity)
+    seconds: dict[str, float] = {}
+    failures: list[Failure] = []
     with store.writing():
-        todo = missing_rows(manifest, store)
-        failures: list[Failure] = []
+        if verify:
+            for path in store.set_aside_damaged():
+                warn(f"{path.name}: damaged, set aside; its rows are made again")
+        todo = missing_rows(extraction.manifest, store)
         if todo:
-            _require_source(root)
-            extractor = extractor or new_extractor()
             with progress("extract", len(todo)) as advance:
-                for rows, features in extractor.shards(todo, root, failures, advance):
-                    store.add([RowKey(row.sha256) for row in rows], features, extractor.made_with)
+                extractor = extractor or extraction.extractor(execution)
+                with ShardWriter(store, extractor.made_with) as writer:
+                    for rows, features in extractor.batches(todo, extraction.root, failures):
+                        writer.add([RowKey(row.sha256) for row in rows], features)
+                        advance(len(rows))
+            seconds = {**extractor.seconds, "write": writer.seconds}
         _report_failures(workspace, failures, len(todo))
-        write_index(workspace, identity, params.extract.weights, manifest)
-    unique = len({row.sha256 for row in manifest.usable})
-    return ExtractReport(
-        images=len(manifest.usable),
-        computed=len(todo),
-        reused=unique - len(todo),
-        copies=len(manifest.usable) - unique,
-    )
+        write_index(workspace, extraction.identity, extraction.params.weights, extraction.manifest)
+    usable = extraction.manifest.usable
+    unique = len({row.sha256 for row in usable})
+    return ExtractReport(len(usable), len(todo), unique - len(todo), len(usable) - unique, seconds)
 
 
-def missing_rows(manifest: Manifest, store: FeatureStore) -> list[ImageRow]:
+def missing_rows(manifest: Manifest, store: FeatureStore | None) -> list[ImageRow]:
     """Usable images whose features are not stored, in manifest order, one for each set of copies."""
-    stored = store.keys()
+    stored = store.keys() if store else set()
     unique = {row.sha256: row for row in reversed(manifest.usable)}
     return [row for row in reversed(unique.values()) if RowKey(row.sha256) not in stored]
 
@@ -129,21 +133,14 @@ def is_complete(workspace: Workspace) -> bool:
     return not missing_rows(manifest, store)
 
 
-def _require_source(root: Path) -> None:
-    if not root.is_dir():
-        raise SourceMissing(
-            f"{printable(str(root))}: the folder of the images is not there, and not all have features yet. "
-            f"Bring it back, or run `pipeline prepare`."
-        )
-
-
 def _report_failures(workspace: Workspace, failures: Sequence[Failure], total: int) -> None:
     if not failures:
         workspace.failed_file.unlink(missing_ok=True)
         return
+    failures = sorted(failures, key=lambda failure: failure.path)  # as in the manifest
     write_csv(workspace.failed_file, ("path", "reason"), [(f.path, f.reason) for f in failures])
     raise SourceError(
         f"{len(failures)} of {total} images could not be read again, the others are stored "
         f"(first: {printable(f'{failures[0].path}: {failures[0].reason}')}; all: {workspace.failed_file}). "
-        f"Run `pipeline prepare`, which looks at them anew, then `pipeline extract`."
+        f"Run `pipeline prepare --rehash`, which looks at every image anew, then `pipeline extract`."
     )

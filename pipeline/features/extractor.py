@@ -1,40 +1,60 @@
-"""The way from image files to features: read and decode ahead, push through, in batches.
+"""The way from image files to features: decoded ahead, pushed through in batches.
 
 Owns the order of work and who does it when, and none of what makes the features what they are.
-It stores nothing. Results depend neither on the number of threads nor on the size of batches.
+It stores nothing. Results depend neither on the number of workers nor on the size of batches.
 """
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import os
-import stat
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import time
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
-from pipeline.dataset.images import UndecodableImage, decode
 from pipeline.dataset.manifest import ImageRow
 from pipeline.dataset.sources import image_file
 from pipeline.errors import ManifestError
-from pipeline.features.store import SHARD_ROWS, Features
+from pipeline.features.backbone import open_backbone
+from pipeline.features.decoder import Decoded, decoded
+from pipeline.features.store import Features
 from pipeline.features.weights import Weights
 from pipeline.params import ExtractParams
+from pipeline.workers import TIMEOUT
 
-if TYPE_CHECKING:
-    import torch
-
-# A CPU's caches hold the activations of a few images: 4 at once were a tenth faster than 16.
-_FAST_BATCH = {"cpu": 4, "mps": 16, "cuda": 64}
+# Decoding keeps up with a CPU's forward pass from one process, with a fast GPU's from every core there is.
+_MOST_WORKERS = 32
 
 Item = TypeVar("Item")
-Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How the network is run: what changes speed and memory only.
+
+    Attributes
+    ----------
+    device : {"auto", "cuda", "mps", "cpu"}
+        Where the network runs.
+    backend : {"auto", "torch", "openvino"}
+        What runs it.
+    batch_size : int or None
+        Images pushed through at once; None for what is fast on the device.
+    workers : int or None
+        Processes that read and decode; None for one a processor, at most 32.
+    timeout : float
+        Seconds that one image may take to read and decode.
+    """
+
+    device: str = "auto"
+    backend: str = "auto"
+    batch_size: int | None = None
+    workers: int | None = None
+    timeout: float = TIMEOUT
 
 
 @dataclass(frozen=True)
@@ -54,47 +74,42 @@ class Extractor:
         What makes the features what they are.
     weights : Weights
         What `params` call their weights.
-    device : {"auto", "cuda", "mps", "cpu"}
-        Where the network runs.
-    batch_size : int, optional
-        Images pushed through at once; by default what is fast on the device.
-    workers : int, optional
-        Threads that read and decode.
+    execution : Execution
+        How it is done.
+    quantised : Path, optional
+        The network of precision ``int8``.
+
+    Attributes
+    ----------
+    batch_size : int
+        Images pushed through at once.
+    made_with : dict of str to str
+        Device and versions, to be recorded with the features.
+    seconds : dict of str to float
+        Time that went by so far waiting for ``decode``, and in the ``forward`` pass.
     """
 
     def __init__(
-        self,
-        params: ExtractParams,
-        weights: Weights,
-        device: str = "auto",
-        batch_size: int | None = None,
-        workers: int | None = None,
+        self, params: ExtractParams, weights: Weights, execution: Execution, quantised: Path | None = None
     ) -> None:
-        import torch
-        import torchvision
-
-        from pipeline.features.backbone import Backbone, choose_device
-
         self._params = params
-        self._workers = workers or min(os.cpu_count() or 1, 8)
-        chosen = choose_device(device)
-        self.batch_size = batch_size or _FAST_BATCH[chosen.type]
-        self._backbone = Backbone(weights, params.precision, chosen)
-        self.made_with = {
-            "device": self._backbone.device.type,
-            "computed_in": str(self._backbone.dtype).removeprefix("torch."),
-            "torch": str(torch.__version__),
-            "torchvision": str(torchvision.__version__),
-        }
+        self._backbone = open_backbone(
+            weights,
+            params.precision,
+            device=execution.device,
+            backend=execution.backend,
+            quantised=quantised,
+        )
+        self.batch_size = execution.batch_size or self._backbone.batch_size
+        self._workers = execution.workers or min(os.cpu_count() or 1, _MOST_WORKERS)
+        self._timeout = execution.timeout
+        self.made_with = self._backbone.made_with
+        self.seconds = {"decode": 0.0, "forward": 0.0}
 
-    def shards(
-        self,
-        rows: Sequence[ImageRow],
-        root: Path,
-        failures: list[Failure],
-        advance: Callable[[int], None],
-    ) -> Iterator[tuple[list[ImageRow], Features]]:
-        """Compute the features of images of the manifest, a shard at a time.
+    def batches(
+        self, rows: Sequence[ImageRow], root: Path, failures: list[Failure]
+    ) -> Generator[tuple[list[ImageRow], Features], None, None]:
+        """Compute the features of images of the manifest.
 
         Parameters
         ----------
@@ -104,84 +119,69 @@ class Extractor:
             The source's folder.
         failures : list of Failure
             Images that cannot be read, or are not those of the manifest, are added to it.
-        advance : callable
-            Told how many images are done, after each batch.
 
         Yields
         ------
         done : list of ImageRow, length n
-            At most `SHARD_ROWS` images, in the order of `rows`; those that failed are left out.
+            A batch of them, in the order of `rows`; those that failed are left out.
         features : ndarray of `ExtractParams.storage`, shape (n, 25088)
             One row each.
         """
-
-        def read(row: ImageRow) -> torch.Tensor | Failure:
-            try:
-                file = image_file(row.path, root)
-                if not stat.S_ISREG(file.stat().st_mode):  # reading a FIFO would wait for ever
-                    return Failure(row.path, "not a regular file")
-                data = file.read_bytes()
-                if hashlib.sha256(data).hexdigest() != row.sha256:
-                    return Failure(row.path, "changed since `pipeline prepare`")
-                return self.pixels(data)
-            except (OSError, UndecodableImage, ManifestError) as error:
-                return Failure(row.path, getattr(error, "strerror", None) or str(error))
-
-        pool = ThreadPoolExecutor(self._workers, "decode")
+        found, files = self._located(rows, root, failures)
+        images = self.decoded(files)
+        pairs = zip(found, images, strict=True)
         try:
-            results = _map_ahead(pool, read, rows, 2 * self.batch_size + self._workers)
-            for start in range(0, len(rows), SHARD_ROWS):
-                done: list[ImageRow] = []
-                parts: list[Features] = []
-                for batch in chunks(rows[start : start + SHARD_ROWS], self.batch_size):
-                    pixels = []
-                    for row, result in zip(batch, results, strict=False):
-                        if isinstance(result, Failure):
-                            failures.append(result)
-                        else:
-                            done.append(row)
-                            pixels.append(result)
-                    if pixels:
-                        parts.append(self.forward(pixels))
-                    advance(len(batch))
-                if parts:
-                    yield done, np.concatenate(parts)
-        finally:  # also when interrupted: nobody waits for what has not begun
-            pool.shutdown(cancel_futures=True)
+            while batch := self._next_batch(pairs, failures):
+                yield [row for row, _ in batch], self.forward([pixels for _, pixels in batch])
+        finally:
+            images.close()
 
-    def pixels(self, data: bytes) -> torch.Tensor:
-        """Decode one file to what the network sees: uint8, shape (3, image_size, image_size).
+    def decoded(self, files: Iterable[Path]) -> Generator[Decoded, None, None]:
+        """Decode files to what the network sees, in processes that may die of it; see `decoded`."""
+        ahead = 2 * self.batch_size + self._workers
+        return decoded(files, self._params, workers=self._workers, ahead=ahead, timeout=self._timeout)
 
-        Raises
-        ------
-        UndecodableImage
-            It is not an image that can be decoded.
-        """
-        from pipeline.features.transforms import to_pixels
-
-        return to_pixels(decode(data), self._params.resize, self._params.image_size)
-
-    def forward(self, pixels: Sequence[torch.Tensor]) -> Features:
-        """Push decoded images through: `ExtractParams.storage`, shape (len(pixels), 25088)."""
-        import torch
-
-        features = self._backbone(torch.stack(list(pixels))).numpy()
+    def forward(self, pixels: Sequence[npt.NDArray[np.uint8]]) -> Features:
+        """Push decoded images through, in batches: `ExtractParams.storage`, shape (len(pixels), 25088)."""
+        started = time.perf_counter()
+        parts = [
+            # channels last in memory, channels first by shape: what the fast kernels want
+            self._backbone(np.stack(batch).transpose(0, 3, 1, 2))
+            for batch in chunks(pixels, self.batch_size)
+        ]
         with np.errstate(over="ignore"):  # the store refuses what does not fit, by name
-            return features.astype(self._params.storage)
+            features: Features = np.concatenate(parts).astype(self._params.storage, copy=False)
+        self.seconds["forward"] += time.perf_counter() - started
+        return features
 
+    def _next_batch(
+        self, images: Iterator[tuple[ImageRow, Decoded]], failures: list[Failure]
+    ) -> list[tuple[ImageRow, npt.NDArray[np.uint8]]]:
+        """Take images until a batch is full: only the last is smaller."""
+        started = time.perf_counter()
+        batch: list[tuple[ImageRow, npt.NDArray[np.uint8]]] = []
+        for row, image in images:
+            if image.pixels is not None and image.verdict.sha256 == row.sha256:
+                batch.append((row, image.pixels))
+            else:
+                failures.append(Failure(row.path, image.verdict.reason or "changed_since_prepare"))
+            if len(batch) == self.batch_size:
+                break
+        self.seconds["decode"] += time.perf_counter() - started
+        return batch
 
-def _map_ahead(
-    pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], depth: int
-) -> Iterator[Result]:
-    """Map in the background and in order, at most `depth` results ahead of their use."""
-    source = iter(items)
-    waiting: deque[Future[Result]] = deque(
-        pool.submit(function, item) for item in itertools.islice(source, depth)
-    )
-    while waiting:
-        result = waiting.popleft().result()
-        waiting.extend(pool.submit(function, item) for item in itertools.islice(source, 1))
-        yield result
+    def _located(
+        self, rows: Sequence[ImageRow], root: Path, failures: list[Failure]
+    ) -> tuple[list[ImageRow], list[Path]]:
+        """Find the files of rows; a path that leads out of the source is a failure."""
+        found, files = [], []
+        for row in rows:
+            try:
+                files.append(image_file(row.path, root))
+                found.append(row)
+            except ManifestError as error:
+                failures.append(Failure(row.path, str(error)))
+        return found, files
 
 
 def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

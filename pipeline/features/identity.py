@@ -7,9 +7,11 @@ beside it, in each shard, and are no part of it.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from pipeline.errors import IdentityMismatch, StoreError
+from pipeline.features.quantised import quantised_digest
 from pipeline.features.weights import Weights
 from pipeline.params import ExtractParams
 
@@ -19,7 +21,7 @@ LAYER = "avgpool.flatten"
 DIMENSION = 512 * 7 * 7
 #: Decoder family, and the operations between a file and the network, in order.
 DECODING = "pillow, upright, RGB"
-RESIZING = "bilinear, antialiased"
+RESIZING = "pillow bilinear, antialiased"
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,12 @@ class Identity:
         Pixels of the shorter side after resizing, and of the centre square.
     mean, std : tuple of float
         Normalisation of the red, green and blue channels scaled to [0, 1].
-    precision : {"half", "float32"}
+    precision : {"half", "float32", "int8"}
         Precision class of the forward pass.
     storage : {"float16", "float32"}
         Type of the stored numbers.
+    quantised_sha256 : str
+        Digest of the quantised network of precision ``int8``; empty for the others.
     """
 
     backbone: str
@@ -55,11 +59,14 @@ class Identity:
     std: tuple[float, float, float]
     precision: str
     storage: str
+    quantised_sha256: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the identity as values that JSON can hold."""
+        """Return the identity as values that JSON can hold; without what is empty."""
         return {
-            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(self).items()
+            if value != ""  # a store that is not quantised needs no word about it
         }
 
     @classmethod
@@ -72,7 +79,7 @@ class Identity:
             `values` is not what `as_dict` returns.
         """
         names = [field.name for field in fields(cls)]
-        if not isinstance(values, dict) or sorted(values) != sorted(names):
+        if not isinstance(values, dict) or sorted({"quantised_sha256": ""} | values) != sorted(names):
             raise StoreError(f"not an extractor's identity: expected the keys {', '.join(names)}.")
         return cls(**values | {"mean": tuple(values["mean"]), "std": tuple(values["std"])})
 
@@ -102,8 +109,28 @@ class Identity:
             raise IdentityMismatch(f"{mine} and {theirs} differ: {'; '.join(parts)}. {remedy}")
 
 
-def identity_of(params: ExtractParams, weights: Weights) -> Identity:
-    """Return the identity of the extractor that `params` ask for, with these weights."""
+def identity_of(params: ExtractParams, weights: Weights, quantised: Path | None = None) -> Identity:
+    """Return the identity of the extractor that `params` ask for.
+
+    Parameters
+    ----------
+    params : ExtractParams
+        What is asked for.
+    weights : Weights
+        What `params` call their weights.
+    quantised : Path, optional
+        The quantised network of precision ``int8``; of no account for the others.
+
+    Raises
+    ------
+    WeightsError
+        The quantised network is absent or damaged.
+    """
+    digest = ""
+    if params.precision == "int8":
+        if quantised is None:
+            raise ValueError("precision int8 needs a quantised network")
+        digest = quantised_digest(quantised)
     return Identity(
         backbone=params.backbone,
         weights_sha256=weights.sha256,
@@ -116,6 +143,7 @@ def identity_of(params: ExtractParams, weights: Weights) -> Identity:
         std=weights.std,
         precision=params.precision,
         storage=params.storage,
+        quantised_sha256=digest,
     )
 
 

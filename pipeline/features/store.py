@@ -9,21 +9,22 @@ shard is gone is a missing row; it is never read as zeros.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
-import json
-import os
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.console import warn
-from pipeline.errors import DamagedShard, MissingRows, StoreError, StoreLocked
+from pipeline.console import progress
+from pipeline.errors import MissingRows, StoreError
+from pipeline.features.catalogue import Catalogue
+from pipeline.features.description import is_store, read_description, write_description
 from pipeline.features.identity import DIMENSION, Identity
-from pipeline.features.shard import FORMAT, Features, RowKey, features_in, keys_in, shard_bytes
-from pipeline.files import write_atomically, write_json
+from pipeline.features.layout import RowKey
+from pipeline.features.lock import locked
+from pipeline.features.parallel import in_parallel
+from pipeline.features.shard import Features, ShardFormat
+from pipeline.files import sync, write_atomically
 
 __all__ = ["SHARD_ROWS", "FeatureStore", "Features", "RowKey", "clear", "locked"]
 
@@ -41,6 +42,11 @@ class FeatureStore:
     identity : Identity
         Of every row in it.
 
+    Attributes
+    ----------
+    format : ShardFormat
+        How its shards are read, for who looks after the folder.
+
     See Also
     --------
     FeatureStore.open : The way to one that exists.
@@ -50,11 +56,19 @@ class FeatureStore:
     def __init__(self, folder: Path, identity: Identity) -> None:
         self.folder = folder
         self.identity = identity
-        self._rows: dict[RowKey, tuple[Path, int]] | None = None
+        self.format = ShardFormat(identity)
+        self._known: Catalogue | None = None
 
     @classmethod
-    def open(cls, folder: Path, identity: Identity) -> FeatureStore:
+    def open(cls, folder: Path, identity: Identity | None = None) -> FeatureStore:
         """Open an existing store.
+
+        Parameters
+        ----------
+        folder : Path
+            Where the shards are.
+        identity : Identity, optional
+            What it must be; by default, whatever it is.
 
         Raises
         ------
@@ -63,32 +77,31 @@ class FeatureStore:
         IdentityMismatch
             Its rows were made by another extractor.
         """
-        description = folder / "store.json"
-        if not description.is_file():
-            raise MissingRows(f"{folder}: no features yet. Run `pipeline extract` first.")
-        try:
-            stored = json.loads(description.read_bytes())
-            if stored["format"] != FORMAT:
-                raise StoreError(f"format {stored['format']!r} is not known to this release")
-            found = Identity.from_dict(stored["identity"])
-        except (ValueError, KeyError, TypeError, StoreError) as error:
-            raise StoreError(
-                f"{description}: not a description of a feature store ({error}). "
-                f"`pipeline extract --fresh` removes this store and makes it anew."
-            ) from None
-        found.require(
-            identity,
-            f"the features in {folder}",
-            "what params.yaml asks for",
-            "Change params.yaml back, or run `pipeline extract --fresh`, which removes these features.",
-        )
-        return cls(folder, identity)
+        found = read_description(folder)
+        if identity:
+            found.require(
+                identity,
+                f"the features in {folder}",
+                "what params.yaml asks for",
+                "Change params.yaml back, or run `pipeline extract --fresh`, which removes these features.",
+            )
+        return cls(folder, found)
 
     @classmethod
     def create(cls, folder: Path, identity: Identity) -> FeatureStore:
-        """Open the store in `folder`, or make an empty one."""
-        if not (folder / "store.json").is_file():
-            write_json(folder / "store.json", {"format": FORMAT, "identity": identity.as_dict()})
+        """Open the store in `folder`, or make an empty one.
+
+        Raises
+        ------
+        IdentityMismatch
+            There is one, and its rows were made by another extractor.
+        StoreLocked
+            There is none, and another process is making one.
+        """
+        if not is_store(folder):
+            with locked(folder):
+                if not is_store(folder):
+                    write_description(folder, identity)
         return cls.open(folder, identity)
 
     @contextlib.contextmanager
@@ -99,15 +112,23 @@ class FeatureStore:
         ------
         StoreLocked
             Another process holds it; the message says which.
+        MissingRows, IdentityMismatch
+            Another process has removed it since it was opened, or made it anew.
         """
         with locked(self.folder):
+            self.open(self.folder, self.identity)
             for leftover in self.folder.glob(".*.tmp"):
                 leftover.unlink()
+            self._known = None  # another process may have written until now
             yield
 
+    def shards(self) -> list[Path]:
+        """Return the files that are in use, sorted by name."""
+        return sorted(self.folder.glob("*.h5"))
+
     def keys(self) -> set[RowKey]:
-        """Return the keys of all rows, damaged shards left out with a warning."""
-        return set(self._catalogue())
+        """Return the keys of all rows; shards that are no shards are left out with a warning."""
+        return self._catalogue().keys()
 
     def add(self, keys: Sequence[RowKey], features: Features, made_with: Mapping[str, str]) -> Path:
         """Write one shard.
@@ -139,25 +160,30 @@ class FeatureStore:
                 f"the features of image {keys[row].sha256[:12]}… do not fit {self.identity.storage}: "
                 f"set extract.storage to float32, or check extract.weights."
             )
-        data = shard_bytes(keys, features, self.identity, made_with)
+        data = self.format.encode(keys, features, made_with)
         path = self.folder / f"{hashlib.sha256(data).hexdigest()}.h5"
         write_atomically(path, data)  # in the place of a damaged shard, too
-        if self._rows is not None:
-            self._rows.update({key: (path, row) for row, key in enumerate(keys)})
+        if self._known:
+            self._known.add(path, keys)
         return path
 
-    def read(self, keys: Sequence[RowKey]) -> Features:
-        """Read rows, each shard hashed before a number of it is used.
+    def read(self, keys: Sequence[RowKey], out: Features | None = None) -> Features:
+        """Read rows; of every shard that is touched, all bytes are hashed.
+
+        Each shard is read once, in pieces that need no memory to speak of, by a few threads.
 
         Parameters
         ----------
         keys : sequence of RowKey, length n
             In any order, repeated at will.
+        out : ndarray of float16 or float32, shape (n, 25088), optional
+            Where to put them, be it in memory or mapped from a file; of the type of the store, or
+            a wider one. When this raises, what is in it is not to be used.
 
         Returns
         -------
         ndarray of float16 or float32, shape (n, 25088)
-            In the order of `keys`.
+            In the order of `keys`: `out`, or a new one of the type of the store.
 
         Raises
         ------
@@ -166,62 +192,83 @@ class FeatureStore:
         DamagedShard
             A shard's bytes do not hash to its name.
         """
-        catalogue = self._catalogue()
-        missing = [key for key in keys if key not in catalogue]
-        if missing:
-            raise MissingRows(
-                f"{self.folder} lacks the features of {len(missing)} of {len(keys)} images "
-                f"(first: {missing[0].sha256[:12]}…, view {missing[0].view}). Run `pipeline extract`."
-            )
-        wanted: dict[Path, list[tuple[int, int]]] = {}
-        for place, key in enumerate(keys):
-            path, row = catalogue[key]
-            wanted.setdefault(path, []).append((place, row))
-        result: Features = np.empty((len(keys), DIMENSION), self.identity.storage)
-        for path, pairs in wanted.items():
-            places, rows = np.array(pairs).T
-            result[places] = features_in(path, self.identity)[rows]
+        shape, storage = (len(keys), DIMENSION), np.dtype(self.identity.storage)
+        result: Features = np.empty(shape, storage) if out is None else out
+        if result.shape != shape or result.dtype not in (storage, np.float32):
+            raise ValueError(f"expected {storage} or wider, shape {shape}: {result.dtype}, {result.shape}")
+        sought = self._catalogue().sought(keys)
+        try:
+            self._copy(sought, result)
+        except MissingRows as error:
+            # Shards may have been merged since the catalogue was made: their rows are in others then.
+            self._known = None
+            if not self.keys().issuperset(keys):
+                raise error from None
+            self._copy(self._catalogue().sought(keys), result)
         return result
 
-    def _catalogue(self) -> dict[RowKey, tuple[Path, int]]:
-        """Where each row is. Read from the shards once, their features untouched."""
-        if self._rows is None:
-            rows: dict[RowKey, tuple[Path, int]] = {}
-            for path in sorted(self.folder.glob("*.h5")):
-                try:
-                    keys = keys_in(path, self.identity)
-                except (DamagedShard, OSError) as error:
-                    warn(f"{error} Its rows count as missing.")
-                    continue
-                for row, key in enumerate(keys):
-                    rows.setdefault(key, (path, row))
-            self._rows = rows
-        return self._rows
+    def blocks(self, keys: Sequence[RowKey], out: Features) -> Iterator[tuple[list[int], Features]]:
+        """Read rows as `read` does, as many at once as `out` holds, for work on more than fits into memory.
 
+        Yields
+        ------
+        places : list of int, length m
+            Positions in `keys`; each comes once, in the order that is fastest to read.
+        features : ndarray, shape (m, 25088)
+            The first rows of `out`, written over by the next block.
+        """
+        for places in self._catalogue().blocks(keys, len(out)):
+            yield places, self.read([keys[place] for place in places], out[: len(places)])
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder against other writers; the lock goes with the process, however it ends.
+    def faults(self) -> dict[Path, str]:
+        """Hash every shard, and return what is wrong with those that cannot be used."""
 
-    Raises
-    ------
-    StoreLocked
-        Another process holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise StoreLocked(
-                f"{folder} is being written by {file.read().strip() or 'another process'}. "
-                f"Wait for it to end, or stop it; what it has finished is kept."
-            ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        yield
+        def fault_of(path: Path) -> str:
+            with contextlib.suppress(MissingRows):  # merged into another meanwhile
+                return self.format.fault(path)
+            return ""
+
+        shards, found = self.shards(), {}
+        with progress("verify", len(shards), "shards") as advance:
+            for path, fault in zip(shards, in_parallel(fault_of, shards), strict=True):
+                if fault:
+                    found[path] = fault
+                advance(1)
+        return found
+
+    def set_aside_damaged(self) -> list[Path]:
+        """Hash every shard, and rename those that cannot be used; to be called within `writing`.
+
+        Nothing is deleted. The rows of a shard that was set aside are missing rows.
+
+        Returns
+        -------
+        list of Path
+            Their new names, which end in ``.damaged``.
+        """
+        aside = []
+        for path in self.faults():
+            name, number = path.with_name(f"{path.name}.damaged"), 1
+            while name.exists():
+                number += 1
+                name = path.with_name(f"{path.name}.{number}.damaged")
+            aside.append(path.rename(name))
+        if aside:
+            sync(self.folder)
+            self._known = None
+        return aside
+
+    def _copy(self, sought: Mapping[Path, Mapping[RowKey, Sequence[int]]], out: Features) -> None:
+        def copy(path: Path) -> None:
+            self.format.copy_rows(path, sought[path], out)
+
+        for _ in in_parallel(copy, sought):
+            pass
+
+    def _catalogue(self) -> Catalogue:
+        if self._known is None:
+            self._known = Catalogue.of(self.folder, self.format, self.shards())
+        return self._known
 
 
 def clear(folder: Path) -> int:

@@ -5,20 +5,13 @@ Owns the geometry. Its constants are part of the identity (`pipeline.features.id
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import torch
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional
-
-if TYPE_CHECKING:
-    from PIL import Image
+from PIL import Image
 
 # A line of 1 × 30,000 pixels would grow to 6 GB. What lies so far from its centre is never seen.
 _LONGEST = 16  # times the shorter side
 
 
-def to_pixels(image: Image.Image, resize: int, image_size: int) -> torch.Tensor:
+def to_pixels(image: Image.Image, resize: int, image_size: int) -> Image.Image:
     """Resize the shorter side, and cut the square from the centre.
 
     Parameters
@@ -32,13 +25,21 @@ def to_pixels(image: Image.Image, resize: int, image_size: int) -> torch.Tensor:
 
     Returns
     -------
-    torch.Tensor of uint8, shape (3, image_size, image_size)
-        Red, green and blue, 0 to 255.
+    PIL.Image.Image
+        RGB, `image_size` × `image_size`, the same bits as torchvision's presets for VGG16 make of a
+        Pillow image: ``Resize(resize)``, bilinear with antialiasing, and ``CenterCrop(image_size)``.
+        Of an image more than 16 times as long as wide, the middle.
     """
-    pixels: torch.Tensor = functional.pil_to_tensor(image)
-    height, width = pixels.shape[1:]
-    pixels = functional.center_crop(pixels, [min(height, _LONGEST * width), min(width, _LONGEST * height)])
-    # bilinear with antialiasing, then the centre: torchvision's presets for VGG16
-    pixels = functional.resize(pixels, [resize], InterpolationMode.BILINEAR, antialias=True)
-    pixels = functional.center_crop(pixels, [image_size, image_size])
-    return pixels.contiguous()
+    width, height = image.size
+    image = _centre(image, min(width, _LONGEST * height), min(height, _LONGEST * width))
+    shorter = min(image.size)
+    width, height = (resize * side // shorter for side in image.size)
+    return _centre(image.resize((width, height), Image.Resampling.BILINEAR), image_size, image_size)
+
+
+def _centre(image: Image.Image, width: int, height: int) -> Image.Image:
+    if image.size == (width, height):
+        return image
+    # torchvision's rounding: half to even
+    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+    return image.crop((left, top, left + width, top + height))

@@ -1,21 +1,28 @@
-"""A trained head with what it was trained from, and how it predicts.
+"""A trained head with what it was trained from, and how it predicts: from stored features to labels.
 
 Owns prediction. It reads and writes nothing; `model_folder` does.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ModelError
-from pipeline.features.identity import Identity
+from pipeline.features.identity import DIMENSION, Identity
+from pipeline.heads.calibration import Calibration, scores
+from pipeline.heads.derived import Derivation, Rows, Standardization
 
-# Rows scored together for the heads of `_scores_in_blocks`.
+# Rows derived together, and scored together for the heads of `_scores_in_blocks`.
 _BLOCK = 64
+
+#: What is said of an image whose best label is not probable enough.
+UNSURE = "unsure"
 
 
 @dataclass(frozen=True)
@@ -30,21 +37,32 @@ class Predictions:
         Labels.
     probabilities : ndarray of float64, shape (n, k), or None
         Rows sum to 1; None for a head that has none, such as a linear SVM.
+    unsure_below : float or None
+        The probability that the best label must have, where one is demanded.
     """
 
     codes: npt.NDArray[np.int64]
     classes: tuple[str, ...]
     probabilities: npt.NDArray[np.float64] | None
+    unsure_below: float | None = None
 
     @property
     def labels(self) -> list[str]:
-        """The label of each row."""
+        """The best label of each row, however probable."""
         return [self.classes[code] for code in self.codes.tolist()]
+
+    @property
+    def sure(self) -> npt.NDArray[np.bool_]:
+        """Whether each row's best label is probable enough, shape (n,); all are if nothing is demanded."""
+        if self.probabilities is None or self.unsure_below is None:
+            return np.ones(len(self.codes), np.bool_)
+        sure: npt.NDArray[np.bool_] = self.probabilities.max(axis=1) >= self.unsure_below
+        return sure
 
 
 @dataclass(frozen=True)
 class Model:
-    """A trained head, and what it was trained from.
+    """A trained head, what it was trained from, and all that stands between features and its answer.
 
     Attributes
     ----------
@@ -58,6 +76,8 @@ class Model:
         Labels; the estimator knows them as 0 … k − 1.
     view : str
         Of the images.
+    derivation : Derivation
+        What features become before the head sees them.
     identity : Identity
         Of the extractor.
     rows, rows_sha256 : int, str
@@ -66,6 +86,14 @@ class Model:
         What the estimator complained of while fitting.
     head : object
         The fitted estimator.
+    standardization : Standardization or None
+        Of the columns, where the derivation says ``standardize``.
+    calibration : Calibration or None
+        What makes probabilities of the head's scores; None takes its own probabilities, if it has any.
+    unsure_below : float or None
+        See `Predictions`.
+    extras : dict of str to bytes
+        Other files that belong to the model, by name.
     """
 
     name: str
@@ -73,19 +101,24 @@ class Model:
     params: dict[str, Any]
     classes: tuple[str, ...]
     view: str
+    derivation: Derivation
     identity: Identity
     rows: int
     rows_sha256: str
     warnings: tuple[str, ...]
     head: Any
+    standardization: Standardization | None = None
+    calibration: Calibration | None = None
+    unsure_below: float | None = None
+    extras: dict[str, bytes] = field(default_factory=dict)
 
-    def predict(self, X: npt.NDArray[np.floating[Any]]) -> Predictions:
+    def predict(self, features: npt.NDArray[np.floating[Any]]) -> Predictions:
         """Predict a label for each row, and probabilities if the head has them.
 
         Parameters
         ----------
-        X : ndarray of float16 or float32, shape (n, 25088)
-            Features of this model's extractor.
+        features : ndarray of float16 or float32, shape (n, 25088)
+            Of this model's extractor, as they are stored.
 
         Returns
         -------
@@ -97,21 +130,38 @@ class Model:
         ModelError
             The number of columns is not that of the training rows.
         """
-        expected = int(self.head.n_features_in_)
-        if X.ndim != 2 or X.shape[1] != expected:
-            raise ModelError(f"model {self.name!r} expects rows of {expected} features, found {X.shape[1:]}.")
-        with_probabilities = hasattr(self.head, "predict_proba")
-        scored = np.empty((len(X), len(self.classes)) if with_probabilities else len(X), np.float64)
-        step = _BLOCK if _scores_in_blocks(self.head) else 1
-        for start in range(0, len(X), step):
-            rows = np.asarray(X[start : start + step], np.float32)
-            scored[start : start + step] = (
-                self.head.predict_proba(rows) if with_probabilities else self.head.predict(rows)
+        expected = int(self.head.n_features_in_) if self.derivation.pooling == "none" else DIMENSION
+        if features.ndim != 2 or features.shape[1] != expected:
+            raise ModelError(
+                f"model {self.name!r} expects rows of {expected} features, found {features.shape[1:]}."
             )
-        if not with_probabilities:
+        score, width = self._scorer()
+        scored = np.empty((len(features), *width), np.float64)
+        step = _BLOCK if _scores_in_blocks(self.head) else 1
+        for start in range(0, len(features), _BLOCK):
+            X = self.derivation.rows(features[start : start + _BLOCK])
+            if self.standardization is not None:
+                self.standardization.apply(X, out=X)
+            for row in range(0, len(X), step):
+                scored[start + row : start + row + step] = score(X[row : row + step])
+        if not width:
             return Predictions(scored.astype(np.int64), self.classes, None)
-        probabilities = scored / scored.sum(axis=1, keepdims=True)
-        return Predictions(probabilities.argmax(axis=1), self.classes, probabilities)
+        if self.calibration is None:
+            probabilities = scored / scored.sum(axis=1, keepdims=True)
+        else:
+            probabilities = self.calibration.probabilities(scored)
+        return Predictions(probabilities.argmax(axis=1), self.classes, probabilities, self.unsure_below)
+
+    def _scorer(self) -> tuple[Callable[[Rows], Any], tuple[int, ...]]:
+        """Return what is asked of the head, and the shape of its answer for a row."""
+        k = len(self.classes)
+        if self.calibration is not None:
+            score: Callable[[Rows], Any] = partial(scores, self.head, classes=k, rows=self.rows)
+        elif hasattr(self.head, "predict_proba"):
+            score = self.head.predict_proba
+        else:
+            return self.head.predict, ()
+        return (_by_full_blocks(score) if _is_histogram_boosting(self.head) else score), (k,)
 
 
 def _scores_in_blocks(head: Any) -> bool:
@@ -125,6 +175,20 @@ def _scores_in_blocks(head: Any) -> bool:
     """
     return (
         hasattr(head, "estimators_")
+        or _is_histogram_boosting(head)
         or hasattr(head, "support_vectors_")
         or (hasattr(head, "_fit_X") and getattr(head, "weights", None) == "uniform")
     )
+
+
+def _is_histogram_boosting(head: Any) -> bool:
+    return hasattr(head, "_predictors")
+
+
+def _by_full_blocks(score: Callable[[Rows], Any]) -> Callable[[Rows], Any]:
+    """Fill blocks up with rows that nobody asked for.
+
+    Histogram boosting's trees are an ensemble like the others, but how the sums of its probabilities are
+    rounded depends on the number of rows.
+    """
+    return lambda X: score(np.resize(X, (_BLOCK, X.shape[1])))[: len(X)]

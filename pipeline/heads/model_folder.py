@@ -1,4 +1,4 @@
-"""Trained heads on disk: ``models/NAME/`` with ``model.json`` and the weights beside it.
+"""Trained heads on disk: ``models/NAME/`` with ``model.json``, the weights, and whatever else they need.
 
 Owns the format. A folder is written beside its place and swapped in whole; what is loaded has
 been checked against the sizes and hashes in ``model.json``. Nothing in it is code, except the
@@ -10,31 +10,34 @@ Hashes find damage and mix-ups. They stop nobody who can write the folder.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 import platform
-import warnings
-from dataclasses import astuple, fields, replace
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, astuple, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
-from pipeline.console import warn
-from pipeline.errors import HeadError, ModelError, StoreError
+from pipeline.console import printable, warn
+from pipeline.errors import HeadError, ModelError, ParamsError, StoreError
 from pipeline.features.identity import Identity
 from pipeline.files import replacing_folder, write_csv, write_json
-from pipeline.heads import skops_file
+from pipeline.heads import head_file
+from pipeline.heads.calibration import Calibration
+from pipeline.heads.derived import CHANNELS, Derivation, Standardization
+from pipeline.heads.head_file import PICKLE, WRITERS, in_words
 from pipeline.heads.model import Model
+from pipeline.params import HeadParams
+from pipeline.typed import build
 
 DESCRIPTION = "model.json"
 #: The training log of a head that keeps one, a line an epoch; for people and ``dvc plots``.
 HISTORY = "history.csv"
-_FORMAT = 1
-_TORCH, _SKOPS, _JOBLIB = "head.safetensors", "head.skops", "head.joblib"
-_WRITERS = {_TORCH: "torch", _SKOPS: "skops", _JOBLIB: "joblib"}
+_FORMAT = 2
+_STANDARDIZATION = "standardization.safetensors"
+_FILE_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 _T = TypeVar("_T")
 
 
@@ -55,7 +58,13 @@ def save(folder: Path, model: Model, *, trust: bool = False) -> None:
     HeadError
         The head holds untrusted types, and `trust` is false.
     """
-    file_name, data = _head_bytes(model, trust)
+    try:
+        head_name, head = head_file.dump(model.head, model.estimator, trust=trust)
+    except HeadError as error:
+        raise HeadError(f"head {model.name!r} ({model.estimator}) was not saved: {error}.") from None
+    files = {head_name: head, **model.extras}
+    if model.standardization is not None:
+        files[_STANDARDIZATION] = model.standardization.as_bytes()
     description = {
         "format": _FORMAT,
         "name": model.name,
@@ -64,18 +73,25 @@ def save(folder: Path, model: Model, *, trust: bool = False) -> None:
         "classes": list(model.classes),
         "features": int(model.head.n_features_in_),
         "view": model.view,
+        **asdict(model.derivation),
         "identity": model.identity.as_dict(),
         "rows": model.rows,
         "rows_sha256": model.rows_sha256,
+        "calibration": None if model.calibration is None else asdict(model.calibration),
+        "unsure_below": model.unsure_below,
         "warnings": list(model.warnings),
         "versions": {
             "python": platform.python_version(),
-            **{name: version(name) for name in ("numpy", "scikit-learn", _WRITERS[file_name])},
+            **{name: version(name) for name in ("numpy", "scikit-learn", WRITERS[head_name])},
         },
-        "file": {"name": file_name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()},
+        "files": {
+            _file_name(name): {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            for name, data in sorted(files.items())
+        },
     }
     with replacing_folder(folder) as new:
-        (new / file_name).write_bytes(data)
+        for name, data in files.items():
+            (new / name).write_bytes(data)
         write_json(new / DESCRIPTION, description)
         history = getattr(model.head, "history_", None)
         if history is not None:
@@ -105,119 +121,102 @@ def load(folder: Path, *, trust: bool = False) -> Model:
     again = f"Train it again: `pipeline train {folder.name}`."
     try:
         stored = json.loads(path.read_bytes())
-        model, features, file_name, size, digest = _described(stored)
+        model, columns, listed = _described(stored)
     except FileNotFoundError:
         there = sorted(path.parent.name for path in folder.parent.glob(f"*/{DESCRIPTION}"))
         raise ModelError(
             f"{folder}: no such model. Run `pipeline train {folder.name}` first, or name one of those "
             f"that are there: {', '.join(there) or 'none yet'}."
         ) from None
-    except (ValueError, TypeError, KeyError, AttributeError, StoreError) as error:
-        raise ModelError(f"{path}: not a model's description ({_words(error)}). {again}") from None
-    head_path = folder / file_name
+    except (ValueError, TypeError, KeyError, AttributeError, StoreError, ParamsError) as error:
+        raise ModelError(f"{path}: not a model's description ({in_words(error)}). {again}") from None
+    if PICKLE in listed and not trust:
+        raise ModelError(
+            f"{folder / PICKLE} is a pickle, which can run any code: give `--trust` if you trust it."
+        )
+    files = {name: _verified(folder / name, file, again) for name, file in listed.items()}
+    [head_name] = files.keys() & WRITERS.keys()
     try:
-        data = head_path.read_bytes()
-    except FileNotFoundError:
-        raise ModelError(f"{head_path}: the model's weights are missing. {again}") from None
-    if len(data) != size:
-        raise ModelError(f"{head_path} is damaged: expected {size} bytes, found {len(data)}. {again}")
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise ModelError(f"{head_path} is damaged: its bytes do not hash to what {DESCRIPTION} says. {again}")
-    if file_name == _JOBLIB and not trust:
-        raise ModelError(f"{head_path} is a pickle, which can run any code: give `--trust` if you trust it.")
-    head = _head_from(head_path, data, model.params)
+        head, complaints = head_file.load(head_name, files.pop(head_name), model.params)
+    except ModelError as error:
+        raise ModelError(f"{folder / head_name}: {error}. {again}") from None
+    for complaint in complaints[:1]:
+        warn(f"{folder / head_name}: {complaint}")
     k = len(model.classes)
-    if (
-        list(getattr(head, "classes_", [])) != list(range(k))
-        or getattr(head, "n_features_in_", 0) != features
-    ):
-        raise ModelError(f"{head_path}: not a head of {k} classes and {features} features. {again}")
-    return replace(model, head=head)
+    if list(getattr(head, "classes_", [])) != list(range(k)) or getattr(head, "n_features_in_", 0) != columns:
+        raise ModelError(f"{folder / head_name}: not a head of {k} classes and {columns} features. {again}")
+    standardization = None
+    if _STANDARDIZATION in files:
+        try:
+            standardization = Standardization.from_bytes(files.pop(_STANDARDIZATION), columns)
+        except ModelError as error:
+            raise ModelError(f"{folder / _STANDARDIZATION}: {error}. {again}") from None
+    return replace(model, head=head, standardization=standardization, extras=files)
 
 
-def _head_bytes(model: Model, trust: bool) -> tuple[str, bytes]:
-    if model.estimator == "linear":
-        from safetensors.numpy import save as to_safetensors
-
-        # The names of torch.nn.Linear's state.
-        return _TORCH, to_safetensors({"weight": model.head.coef_, "bias": model.head.intercept_})
+def _verified(path: Path, file: Mapping[str, Any], again: str) -> bytes:
     try:
-        return _SKOPS, skops_file.dump(model.head)
-    except HeadError as error:
-        if not trust:
-            raise HeadError(
-                f"head {model.name!r} ({model.estimator}) was not saved: {error}. "
-                f"With `--trust` it is saved as a pickle, and loads only with `--trust`."
-            ) from None
-    import joblib
-
-    buffer = io.BytesIO()
-    joblib.dump(model.head, buffer)
-    return _JOBLIB, buffer.getvalue()
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise ModelError(f"{path}: this file of the model is missing. {again}") from None
+    if len(data) != file["bytes"]:
+        raise ModelError(f"{path} is damaged: expected {file['bytes']} bytes, found {len(data)}. {again}")
+    if hashlib.sha256(data).hexdigest() != file["sha256"]:
+        raise ModelError(f"{path} is damaged: its bytes do not hash to what {DESCRIPTION} says. {again}")
+    return data
 
 
-def _head_from(path: Path, data: bytes, params: dict[str, Any]) -> Any:
-    try:
-        if path.name == _TORCH:
-            return _linear_from(data, params)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            if path.name == _SKOPS:
-                head = skops_file.load(data)
-            else:
-                import joblib
-
-                head = joblib.load(io.BytesIO(data))
-    except (ModelError, ValueError, TypeError, KeyError) as error:
-        raise ModelError(f"{path}: not a head ({_words(error)}). Train it again.") from None
-    for warning in caught[:1]:  # scikit-learn's, that another version wrote it
-        warn(f"{path}: {_words(warning.message)}")
-    return head
-
-
-def _linear_from(data: bytes, params: dict[str, Any]) -> Any:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load as from_safetensors
-
-    from pipeline.heads.torch_head import TorchLinear
-
-    try:
-        tensors = from_safetensors(data)
-    except SafetensorError as error:
-        raise ModelError(str(error)) from None
-    weight, bias = tensors["weight"], tensors["bias"]
-    if weight.ndim != 2 or bias.shape != weight.shape[:1] or {weight.dtype, bias.dtype} != {np.dtype("f4")}:
-        raise ModelError(f"weight {weight.dtype}{weight.shape} and bias {bias.dtype}{bias.shape} do not fit")
-    head = TorchLinear(**params)
-    head.coef_, head.intercept_ = weight, bias
-    head.classes_, head.n_features_in_ = np.arange(len(bias)), weight.shape[1]
-    return head
-
-
-def _described(stored: Any) -> tuple[Model, int, str, int, str]:
-    """Take ``model.json`` apart: the model without its head, columns, and the head's file, bytes and hash."""
+def _described(stored: Any) -> tuple[Model, int, dict[str, dict[str, Any]]]:
+    """Take ``model.json`` apart: the model without what is in other files, columns, and these files."""
     if _take(stored, "format", int) != _FORMAT:
-        raise ValueError(f"format {stored['format']} is not known to this release")
+        raise ValueError(f"format {stored['format']} is not that of this release, {_FORMAT}")
     classes = [_is(label, "classes", str) for label in _take(stored, "classes", list)]
     if len(classes) < 2 or len(set(classes)) != len(classes):
         raise ValueError("classes: expected at least two different labels")
-    file = _take(stored, "file", dict)
-    if _take(file, "name", str) not in _WRITERS:
-        raise ValueError(f"file: expected one of {', '.join(_WRITERS)}")
+    settings = build(
+        HeadParams,
+        {key: stored[key] for key in ("estimator", "params", "pooling", "normalize", "unsure_below")},
+        "",
+    )
+    settings.check(DESCRIPTION)
+    calibration = stored["calibration"]
+    if calibration is not None:
+        calibration = build(Calibration, calibration, "calibration")
+        if not calibration.temperature > 0:
+            raise ValueError("calibration.temperature: expected a number above 0")
+    columns = _take(stored, "features", int)
+    if settings.pooling != "none" and columns != CHANNELS:
+        raise ValueError(f"features: expected {CHANNELS} after pooling, found {columns}")
+    files = {
+        _file_name(name): {"bytes": _take(file, "bytes", int), "sha256": _take(file, "sha256", str)}
+        for name, file in _take(stored, "files", dict).items()
+    }
+    if len(files.keys() & WRITERS.keys()) != 1:
+        raise ValueError(f"files: expected one of {', '.join(WRITERS)}")
+    if (_STANDARDIZATION in files) != (settings.normalize == "standardize"):
+        raise ValueError(f"files: {_STANDARDIZATION} and normalize {settings.normalize} do not fit")
     model = Model(
         name=_take(stored, "name", str),
-        estimator=_take(stored, "estimator", str),
-        params=_take(stored, "params", dict),
+        estimator=settings.estimator,
+        params=settings.params,
         classes=tuple(classes),
         view=_take(stored, "view", str),
+        derivation=Derivation(settings.pooling, settings.normalize),
         identity=Identity.from_dict(stored["identity"]),
         rows=_take(stored, "rows", int),
         rows_sha256=_take(stored, "rows_sha256", str),
         warnings=tuple(_take(stored, "warnings", list)),
         head=None,
+        calibration=calibration,
+        unsure_below=settings.unsure_below,
     )
-    features = _take(stored, "features", int)
-    return model, features, file["name"], _take(file, "bytes", int), _take(file, "sha256", str)
+    return model, columns, files
+
+
+def _file_name(name: str) -> str:
+    if not _FILE_NAME.fullmatch(name) or name in (DESCRIPTION, HISTORY):
+        raise ValueError(f"files: {printable(name)!r} cannot be the name of a model's file")
+    return name
 
 
 def _take(values: Any, key: str, kind: type[_T]) -> _T:
@@ -238,9 +237,3 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     fits = value is None or isinstance(value, bool | int | str)
     return value if fits or (isinstance(value, float) and math.isfinite(value)) else repr(value)
-
-
-def _words(error: Any) -> str:
-    """Say an error on one line; a KeyError's text is only the key."""
-    text = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
-    return " ".join(text.split())

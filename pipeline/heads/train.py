@@ -8,23 +8,28 @@ from __future__ import annotations
 
 import contextlib
 import time
-import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.console import note, warn
-from pipeline.errors import HeadError, ParamsError
+from pipeline.errors import HeadError, ParamsError, StoreError
+from pipeline.features.identity import Identity
+from pipeline.features.quantised import QUANTISED, REMEDY, quantised_digest
 from pipeline.heads import model_folder
-from pipeline.heads.matrix import FeatureMatrix, LabelledFeatures
-from pipeline.heads.model import Model
-from pipeline.heads.registry import PRESETS, build
+from pipeline.heads.calibration import calibrated, can_be_calibrated
+from pipeline.heads.derived import Derivation
+from pipeline.heads.matrix import LabelledFeatures
+from pipeline.heads.model import UNSURE, Model
+from pipeline.heads.recipe import Recipe
+from pipeline.heads.registry import PRESETS
 from pipeline.params import HeadParams, Params, did_you_mean
 from pipeline.workspace import Workspace, check_head_name
 
 if TYPE_CHECKING:
-    from pipeline.heads.torch_head import Epoch
+    from pipeline.heads.epochs import Epoch
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,8 @@ def train(
     *,
     name: str | None = None,
     overrides: Mapping[str, Any] | None = None,
+    changes: Mapping[str, Any] | None = None,
+    memory: int | None = None,
     trust: bool = False,
 ) -> TrainReport:
     """Train a head on the training split and save it under ``models/``.
@@ -75,7 +82,11 @@ def train(
     name : str, optional
         Save the model under this name instead, and leave `head`'s as it is.
     overrides : mapping, optional
-        Parameters that take the place of those in ``params.yaml``, for this training only.
+        Parameters of the estimator that take the place of those in ``params.yaml``, for this training only.
+    changes : mapping, optional
+        The same for the head's other settings: ``pooling``, ``normalize``, ``calibrate``, ``unsure_below``.
+    memory : int, optional
+        See `LabelledFeatures.open`.
     trust : bool, default False
         Whether an estimator outside scikit-learn may be imported, and a head that holds
         untrusted types saved as a pickle.
@@ -87,44 +98,67 @@ def train(
     Raises
     ------
     ParamsError
-        There is no such head, or `name` is taken by another one.
+        There is no such head, `name` is taken by another one, or a change is out of its range.
     HeadError
-        The estimator, its parameters or the rows are unfit; the model that was there stays.
+        The estimator, its parameters or the rows are unfit, or the head cannot have what is asked of it,
+        such as probabilities; the model that was there stays.
     MissingRows, IdentityMismatch
         The features are not those of the manifest, or of what ``params.yaml`` asks for.
     """
-    features = LabelledFeatures.open(workspace)
-    settings = _settings(features.params, head)
+    features = LabelledFeatures.open(workspace, memory)
+    settings = replace(_settings(features.params, head), **(changes or {}))
+    settings.check(f"heads.{head}")
     name = _free_name(features.params, head, name)
-    chosen = {**settings.params, **(overrides or {})}
-    estimator = build(settings.estimator, chosen, seed=features.params.seed, trust=trust)
-    rows = features.matrix("train")
+    recipe = Recipe(
+        estimator=settings.estimator,
+        params={**settings.params, **(overrides or {})},
+        classes=features.classes,
+        derivation=Derivation(settings.pooling, settings.normalize),
+        seed=features.params.seed,
+        trust=trust,
+    )
+    _check_promises(settings, head, recipe)
+    rows = features.matrix("train", derivation=recipe.reads)
+    validation = _validation(recipe, features)
 
     started = time.perf_counter()
+    calibration = None
+    if settings.calibrate:
+        with _failing_as(f"head {head!r} ({settings.estimator}) cannot be calibrated"):
+            calibration = calibrated(
+                partial(recipe.fit, validation=validation), rows, features.memory, recipe.seed
+            )
     with _failing_as(f"head {head!r} ({settings.estimator}) cannot be trained"):
-        complaints = _fit(estimator, settings.estimator, rows, features)
+        fitted = recipe.fit(rows.X, rows.y, validation=validation, on_epoch=_tell)
     seconds = time.perf_counter() - started
 
-    for complaint in complaints:
+    for complaint in fitted.warnings:
         warn(f"head {name}: {complaint}")
     model = Model(
         name=name,
         estimator=settings.estimator,
-        params=estimator.get_params(deep=False),
+        params=recipe.described(fitted.estimator),
         classes=rows.classes,
         view=rows.keys[0].view,
+        derivation=recipe.derivation,
         identity=features.identity,
         rows=len(rows.y),
         rows_sha256=rows.digest,
-        warnings=complaints,
-        head=estimator,
+        warnings=fitted.warnings,
+        head=fitted.estimator,
+        standardization=fitted.standardization,
+        calibration=calibration,
+        unsure_below=settings.unsure_below,
+        extras=_quantised_network(workspace, features.identity),
     )
     # Some parameters are wrong only now: more neighbours than rows.
     with _failing_as(f"head {head!r} ({settings.estimator}) cannot predict"):
-        model.predict(rows.X[:1])
+        model.predict(features.store.read(rows.keys[:1]))
     folder = workspace.model_folder(name)
     model_folder.save(folder, model, trust=trust)
-    return TrainReport(name, settings.estimator, len(rows.y), len(rows.classes), seconds, complaints, folder)
+    return TrainReport(
+        name, settings.estimator, len(rows.y), len(rows.classes), seconds, fitted.warnings, folder
+    )
 
 
 def _settings(params: Params, head: str) -> HeadParams:
@@ -157,18 +191,45 @@ def _free_name(params: Params, head: str, name: str | None) -> str:
     return name
 
 
-def _fit(estimator: Any, kind: str, rows: FeatureMatrix, features: LabelledFeatures) -> tuple[str, ...]:
-    """Fit, and return what the estimator complained of, each complaint once and on one line."""
-    extra: dict[str, Any] = {}
-    if kind == "linear":
-        validation = features.matrix("val")
-        if len(validation.y):
-            extra["validation"] = (validation.X, validation.y)
-        extra["on_epoch"] = lambda epoch: note(_told(epoch, estimator.epochs))
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        estimator.fit(rows.X, rows.y, **extra)
-    return tuple(dict.fromkeys(f"{item.category.__name__}: {_one_line(item.message)}" for item in caught))
+def _quantised_network(workspace: Workspace, identity: Identity) -> dict[str, bytes]:
+    """Read the network of precision ``int8``, which goes wherever the model goes: it is never drawn again."""
+    if not identity.quantised_sha256:
+        return {}
+    if quantised_digest(workspace.quantised_file) != identity.quantised_sha256:
+        raise StoreError(
+            f"{workspace.quantised_file} is not the network that the features were made with. {REMEDY}"
+        )
+    return {QUANTISED: workspace.quantised_file.read_bytes()}
+
+
+def _check_promises(settings: HeadParams, head: str, recipe: Recipe) -> None:
+    """See that the head can have what is asked of it, before any row is read."""
+    estimator = recipe.unfitted()
+    if settings.calibrate and not can_be_calibrated(estimator):
+        raise HeadError(
+            f"heads.{head}.calibrate: {settings.estimator} has neither decision values nor probabilities "
+            f"to calibrate. Leave calibrate away, or choose another estimator."
+        )
+    if settings.unsure_below is None:
+        return
+    if not settings.calibrate and not hasattr(estimator, "predict_proba"):
+        raise HeadError(
+            f"heads.{head}.unsure_below: {settings.estimator} has no probabilities to compare it with. "
+            f"Set calibrate: true, which gives it some."
+        )
+    if UNSURE in recipe.classes:
+        raise HeadError(
+            f"heads.{head}.unsure_below: a class of the training images is itself called {UNSURE!r}, as "
+            f"images without a probable label are. Rename that class, or leave unsure_below away."
+        )
+
+
+def _validation(recipe: Recipe, features: LabelledFeatures) -> tuple[Any, Any] | None:
+    """Read the rows on which the linear torch head logs its progress, if there are any."""
+    if recipe.estimator != "linear":
+        return None
+    rows = features.matrix("val", derivation=recipe.reads)
+    return (rows.X, rows.y) if len(rows.y) else None
 
 
 @contextlib.contextmanager
@@ -177,16 +238,16 @@ def _failing_as(what: str) -> Iterator[None]:
     try:
         yield
     # scikit-learn's InvalidParameterError is both of the first two.
-    except (ValueError, TypeError, ArithmeticError, MemoryError) as error:
+    except (HeadError, ValueError, TypeError, ArithmeticError, MemoryError) as error:
         raise HeadError(f"{what}: {_one_line(error)}") from error
 
 
-def _told(epoch: Epoch, epochs: int) -> str:
+def _tell(epoch: Epoch, epochs: int) -> None:
     line = f"Epoch {epoch.epoch}/{epochs}: "
     line += f"train loss {epoch.train_loss:.4f}, accuracy {epoch.train_accuracy:.4f}"
-    if epoch.val_accuracy is None:
-        return line
-    return f"{line}; val loss {epoch.val_loss:.4f}, accuracy {epoch.val_accuracy:.4f}"
+    if epoch.val_accuracy is not None:
+        line += f"; val loss {epoch.val_loss:.4f}, accuracy {epoch.val_accuracy:.4f}"
+    note(line)
 
 
 def _one_line(error: object) -> str:

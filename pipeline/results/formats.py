@@ -44,7 +44,10 @@ def as_table(predictions: Sequence[Prediction], top: int | None) -> str:
 
 
 def as_json(predictions: Sequence[Prediction], top: int | None) -> str:
-    """Write a list of objects: ``path``, ``label``, ``probabilities``, and ``error`` where there is one."""
+    """Write a list of objects: ``path``, ``label``, ``probabilities``.
+
+    Where there is one also ``error``, and where the label is ``unsure`` the ``best`` there is.
+    """
     objects: list[dict[str, Any]] = []
     for prediction in predictions:
         has_probabilities = prediction.probabilities is not None
@@ -52,6 +55,8 @@ def as_json(predictions: Sequence[Prediction], top: int | None) -> str:
         objects.append({"path": prediction.path, "label": prediction.label, "probabilities": probabilities})
         if prediction.error is not None:
             objects[-1]["error"] = prediction.error
+        if prediction.best is not None:
+            objects[-1]["best"] = prediction.best
     return json.dumps(objects, indent=2, ensure_ascii=True)
 
 

@@ -8,32 +8,29 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import hashlib
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.console import printable, progress
+from pipeline.dataset.examiner import look_at
 from pipeline.dataset.sources.names import has_image_suffix
 from pipeline.dataset.sources.walk import LabelledFolder, list_files
-from pipeline.dataset.verdicts import examine
 from pipeline.errors import IdentityMismatch, MissingRows, SourceError, SourceMissing
-from pipeline.features.extractor import Extractor, chunks
+from pipeline.features.extractor import Execution, Extractor, chunks
 from pipeline.features.identity import DIMENSION, Identity, identity_of
+from pipeline.features.quantised import QUANTISED
 from pipeline.features.store import Features, FeatureStore, RowKey
 from pipeline.features.weights import resolve_weights
 from pipeline.heads import model_folder
-from pipeline.heads.model import Model
+from pipeline.heads.model import UNSURE, Model
 from pipeline.params import read_params
 from pipeline.workspace import Workspace
-
-if TYPE_CHECKING:
-    import torch
 
 _CHUNK = 256  # images whose features are held at once
 
@@ -47,17 +44,21 @@ class Prediction:
     path : str
         As it was given, or found.
     label : str or None
-        None for a file that could not be used.
+        ``unsure`` where the best label is less probable than the head demands; None for a file that could
+        not be used.
     probabilities : dict of str to float, or None
         By label, summing to 1, the most probable first; None for a head that has none.
     error : str or None
         Why a file could not be used.
+    best : str or None
+        The most probable label, where `label` is ``unsure``.
     """
 
     path: str
     label: str | None
     probabilities: dict[str, float] | None
     error: str | None = None
+    best: str | None = None
 
 
 def predict(
@@ -101,7 +102,10 @@ def predict(
     head = model_folder.load(folder, trust=trust)
     params = read_params(workspace.params_file)
     weights = resolve_weights(params.extract.weights, workspace.root)
-    identity = identity_of(params.extract, weights)
+    quantised = workspace.quantised_file
+    if QUANTISED in head.extras:  # the model brings its own
+        quantised = folder / QUANTISED
+    identity = identity_of(params.extract, weights, quantised)
     identity.require(
         head.identity,
         f"the extractor in {workspace.params_file}",
@@ -109,16 +113,20 @@ def predict(
         f"Change params.yaml back, or train again: `dvc repro` or `pipeline train {head.name}`.",
     )
     files = [file for given in images for file in _files(given)]
-    source = _FeatureSource(workspace, identity, lambda: Extractor(params.extract, weights, device))
+    source = _FeatureSource(
+        workspace, identity, lambda: Extractor(params.extract, weights, Execution(device), quantised)
+    )
     predictions: list[Prediction] = []
     with progress("predict", len(files)) as advance:
         for chunk in chunks(files, _CHUNK):
             X, errors = source.features(chunk, advance)
             usable = [number for number in range(len(chunk)) if number not in errors]
-            predicted = dict(zip(usable, _predictions(head, X[usable]), strict=True)) if usable else {}
+            predicted = _predictions(head, [str(chunk[number]) for number in usable], X[usable])
             for number, file in enumerate(chunk):
-                label, probabilities = predicted.get(number, (None, None))
-                predictions.append(Prediction(str(file), label, probabilities, errors.get(number)))
+                failed = number in errors
+                predictions.append(
+                    Prediction(str(file), None, None, errors[number]) if failed else next(predicted)
+                )
     return predictions
 
 
@@ -144,45 +152,44 @@ class _FeatureSource:
     def features(
         self, files: Sequence[Path], advance: Callable[[int], None]
     ) -> tuple[Features, dict[int, str]]:
-        """Return a row for each file, and the reason, by position, for those that have none.
-
-        Strange files are looked into by processes that may die of it, as in ``prepare``; what
-        they cannot decode never reaches this one.
-        """
+        """Return a row for each file, and the reason, by position, for those that have none."""
         known: dict[int, RowKey] = {}
-        pixels: dict[int, torch.Tensor] = {}
+        unknown: list[int] = []
         errors: dict[int, str] = {}
-        for number, (file, verdict) in enumerate(zip(files, examine(files), strict=True)):
-            key = RowKey(verdict.sha256)
+        for number, file in enumerate(files):
+            verdict, _ = look_at(file, decode_too=False)
             if verdict.reason:
                 errors[number] = verdict.reason
-            elif key in self._stored:
-                known[number] = key
+            elif RowKey(verdict.sha256) in self._stored:
+                known[number] = RowKey(verdict.sha256)
             else:
-                data = file.read_bytes()
-                if hashlib.sha256(data).hexdigest() == verdict.sha256:
-                    pixels[number] = self._extractor.pixels(data)
-                else:  # other bytes than those that were looked into
-                    errors[number] = "changed_while_read"
+                unknown.append(number)
         X = np.zeros((len(files), DIMENSION), self._storage)
         if known and self._store:
             X[list(known)] = self._store.read(list(known.values()))
         advance(len(known) + len(errors))
-        if pixels:
-            for batch in chunks(list(pixels), self._extractor.batch_size):
-                X[batch] = self._extractor.forward([pixels[number] for number in batch])
-                advance(len(batch))
+        if unknown:
+            images = zip(unknown, self._extractor.decoded([files[n] for n in unknown]), strict=True)
+            while group := list(itertools.islice(images, self._extractor.batch_size)):
+                pixels = {number: image.pixels for number, image in group if image.pixels is not None}
+                errors |= {number: image.verdict.reason for number, image in group if image.pixels is None}
+                if pixels:
+                    X[list(pixels)] = self._extractor.forward(list(pixels.values()))
+                advance(len(group))
         return X, errors
 
 
-def _predictions(head: Model, X: Features) -> Iterator[tuple[str, dict[str, float] | None]]:
+def _predictions(head: Model, paths: Sequence[str], X: Features) -> Iterator[Prediction]:
     predicted = head.predict(X)
-    for row, label in enumerate(predicted.labels):
+    for row, (path, label, sure) in enumerate(zip(paths, predicted.labels, predicted.sure, strict=True)):
         probabilities = None
         if predicted.probabilities is not None:
             pairs = zip(predicted.classes, predicted.probabilities[row].tolist(), strict=True)
             probabilities = dict(sorted(pairs, key=lambda pair: -pair[1]))
-        yield label, probabilities
+        if sure:
+            yield Prediction(path, label, probabilities)
+        else:
+            yield Prediction(path, UNSURE, probabilities, best=label)
 
 
 def _files(given: str) -> list[Path]:

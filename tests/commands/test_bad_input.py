@@ -238,7 +238,7 @@ def test_a_shard_is_damaged(workspace: Workspace, fails: Fails) -> None:
         file.write(bytes([byte ^ 1]))
     error = fails("train", "logreg")
     assert f"{shard.name} is damaged" in error
-    assert "Delete it and run `pipeline extract`" in error
+    assert "`pipeline extract --verify`, which makes just its rows again" in error
 
 
 def test_features_of_another_identity(workspace: Workspace, fails: Fails, photos: Path) -> None:

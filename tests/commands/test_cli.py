@@ -268,10 +268,9 @@ def test_extract__stopped_and_resumed(tmp_path: Path, workspace: Workspace, run:
                 os.killpg(process.pid, 0)
         assert list(workspace.store_folder.glob(".*.tmp")) == []
         assert not workspace.index_file.exists()
-    finished = 4 * len(list(workspace.store_folder.glob("*.h5")))
-    assert 8 <= finished < 64
     report = json.loads(run("extract", "--json").stdout)
-    assert report == {"images": 64, "computed": 64 - finished, "reused": finished, "copies": 0}
+    assert 8 <= report["reused"] < 64
+    assert report["computed"] == 64 - report["reused"]
     assert workspace.index_file.is_file()
 
 

@@ -14,8 +14,11 @@ from PIL import Image
 from pipeline.dataset.manifest import ImageRow, Manifest, read_manifest, write_manifest
 from pipeline.features import oxford
 from pipeline.features.identity import DIMENSION, Identity
+from pipeline.features.quantised import quantise
 from pipeline.features.store import RowKey
+from pipeline.features.weights import resolve_weights
 from pipeline.workspace import Workspace
+from tests.features.networks import some_pixels
 
 PARAMS = """\
 dataset: {source: photos}
@@ -50,6 +53,14 @@ def oxford_in_cache(oxford_file: Path, cache_home: Path) -> Path:
     file = oxford.weights_file()
     file.parent.mkdir(parents=True, exist_ok=True)
     file.symlink_to(oxford_file)
+    return file
+
+
+@pytest.fixture(scope="session")
+def random_network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The random weights, quantised (needs OpenVINO)."""
+    file = tmp_path_factory.mktemp("networks") / "quantised.safetensors"
+    file.write_bytes(quantise(resolve_weights("random", Path()), some_pixels(6)))
     return file
 
 

@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.errors import IdentityMismatch, StoreError
+from pipeline.errors import IdentityMismatch, StoreError, WeightsError
 from pipeline.features.identity import DIMENSION, Identity, identity_of
+from pipeline.features.quantised import quantised_digest
 from pipeline.features.weights import Weights
 from pipeline.params import ExtractParams
+from tests.features.networks import needs_openvino
 
 OTHER: dict[str, Any] = {
     "backbone": "vgg19",
@@ -23,6 +26,7 @@ OTHER: dict[str, Any] = {
     "std": (1.0, 1.0, 1.0),
     "precision": "float32",
     "storage": "float32",
+    "quantised_sha256": "12" * 32,
 }
 
 
@@ -42,8 +46,8 @@ def test_require__every_part_counts_and_both_values_are_shown(identity: Identity
     with pytest.raises(IdentityMismatch) as caught:
         identity.require(other, "this", "that", "Mend it.")
     had, wants = (str(getattr(one, part)) for one in (identity, other))
-    if part == "weights_sha256":
-        had, wants = had[:12] + "…", wants[:12] + "…"
+    if part.endswith("_sha256"):
+        had, wants = had and had[:12] + "…", wants[:12] + "…"
     assert str(caught.value) == f"this and that differ: {part} {had} against {wants}. Mend it."
 
 
@@ -51,6 +55,14 @@ def test_require__every_part_counts_and_both_values_are_shown(identity: Identity
 def test_from_dict__something_else(values: object) -> None:
     with pytest.raises(StoreError, match=r"not an extractor's identity: expected the keys backbone, "):
         Identity.from_dict(values)
+
+
+def test_as_dict__a_quantised_network_is_named_only_where_there_is_one(identity: Identity) -> None:
+    """So that stores of earlier releases stay what they were."""
+    assert "quantised_sha256" not in identity.as_dict()
+    quantised = replace(identity, quantised_sha256="12" * 32)
+    assert quantised.as_dict() == identity.as_dict() | {"quantised_sha256": "12" * 32}
+    assert Identity.from_dict(quantised.as_dict()) == quantised
 
 
 def test_from_dict__unknown_part(identity: Identity) -> None:
@@ -67,7 +79,7 @@ def test_identity_of__takes_parameters_and_weights() -> None:
         "weights_sha256": "ef" * 32,
         "layer": "avgpool.flatten",
         "decoding": "pillow, upright, RGB",
-        "resizing": "bilinear, antialiased",
+        "resizing": "pillow bilinear, antialiased",
         "resize": 300,
         "image_size": 299,
         "mean": [1.0, 2.0, 3.0],
@@ -75,6 +87,18 @@ def test_identity_of__takes_parameters_and_weights() -> None:
         "precision": "float32",
         "storage": "float32",
     }
+
+
+@needs_openvino
+def test_identity_of__int8_is_the_network_that_was_drawn(random_network: Path) -> None:
+    weights = Weights("w.pth", "ef" * 32, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0), None)
+    int8 = ExtractParams(precision="int8")
+    assert identity_of(int8, weights, random_network).quantised_sha256 == quantised_digest(random_network)
+    assert identity_of(ExtractParams(), weights, random_network).quantised_sha256 == ""
+    with pytest.raises(WeightsError, match="there is no quantised network"):
+        identity_of(int8, weights, random_network.with_name("absent"))
+    with pytest.raises(ValueError, match="needs a quantised network"):
+        identity_of(int8, weights)
 
 
 def test_identity_of__the_name_of_the_weights_is_no_part_of_it() -> None:

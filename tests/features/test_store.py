@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +21,7 @@ import pytest
 
 from pipeline.errors import DamagedShard, IdentityMismatch, MissingRows, StoreError, StoreLocked
 from pipeline.features.identity import DIMENSION, Identity
+from pipeline.features.shard import ShardFormat
 from pipeline.features.store import FeatureStore, RowKey, clear, locked
 from tests.features.conftest import MADE_WITH, listing, python_path, some_features, some_keys, stat_of
 
@@ -41,7 +44,8 @@ def store(folder: Path, identity: Identity) -> FeatureStore:
 
 def shard_of(store: FeatureStore, number: int) -> Path:
     """Path of the shard that holds the rows from ``ROWS * number``."""
-    return store._catalogue()[some_keys(1, ROWS * number)[0]][0]
+    (path,) = store._catalogue().sought(some_keys(1, ROWS * number))
+    return path
 
 
 # Round trip
@@ -121,6 +125,123 @@ def test_read__missing_rows_are_counted_and_named(store: FeatureStore) -> None:
         caught.value
     )
     assert "Run `pipeline extract`" in str(caught.value)
+
+
+# Where the rows go
+
+
+def test_read__into_an_array_of_the_caller(store: FeatureStore) -> None:
+    out = np.full((3, DIMENSION), -1, np.float16)
+    assert store.read(some_keys(3), out) is out
+    np.testing.assert_array_equal(out, some_features(ROWS, 0)[:3])
+
+
+def test_read__float16_as_float32(store: FeatureStore) -> None:
+    keys = [*some_keys(2 * ROWS), *some_keys(2)]
+    found = store.read(keys, np.empty((len(keys), DIMENSION), np.float32))
+    np.testing.assert_array_equal(found, store.read(keys).astype(np.float32))
+
+
+def test_read__into_a_file(store: FeatureStore, tmp_path: Path) -> None:
+    mapped = np.memmap(tmp_path / "matrix", np.float32, "w+", shape=(2 * ROWS, DIMENSION))
+    store.read(some_keys(2 * ROWS), mapped)
+    mapped.flush()
+    written = np.fromfile(tmp_path / "matrix", np.float32).reshape(2 * ROWS, DIMENSION)
+    np.testing.assert_array_equal(written, store.read(some_keys(2 * ROWS)))
+
+
+def test_read__into_columns_of_fortran(store: FeatureStore) -> None:
+    out = np.empty((4, DIMENSION), np.float32, order="F")
+    np.testing.assert_array_equal(store.read(some_keys(4), out), store.read(some_keys(4)))
+
+
+@pytest.mark.parametrize(
+    ("out", "found"),
+    [
+        (np.empty((3, DIMENSION), np.float16), "float16"),
+        (np.empty((4, 512), np.float16), "float16"),
+        (np.empty((4, DIMENSION), np.float64), "float64"),
+        (np.empty((4, DIMENSION), np.int16), "int16"),
+    ],
+)
+def test_read__into_what_does_not_fit(store: FeatureStore, out: Any, found: str) -> None:
+    with pytest.raises(ValueError, match=rf"expected float16 or wider, shape \(4, 25088\): {found}"):
+        store.read(some_keys(4), out)
+
+
+def test_read__a_float32_store_is_never_narrowed(folder: Path, identity: Identity) -> None:
+    store = FeatureStore.create(folder, replace(identity, storage="float32"))
+    store.add(some_keys(1), np.ones((1, DIMENSION), np.float32), MADE_WITH)
+    with pytest.raises(ValueError, match="expected float32 or wider"):
+        store.read(some_keys(1), np.empty((1, DIMENSION), np.float16))
+
+
+def test_read__needs_no_memory_but_the_result(folder: Path, identity: Identity) -> None:
+    store = FeatureStore.create(folder, identity)
+    for number in range(6):
+        store.add(some_keys(40, 40 * number), some_features(40, number), MADE_WITH)
+    keys = [key for pair in zip(some_keys(120), some_keys(120, 120), strict=True) for key in pair]
+    store.keys()
+    tracemalloc.start()
+    try:
+        found = store.read(keys)  # 12 MB, its rows from here and there
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak <= 1.2 * found.nbytes
+    np.testing.assert_array_equal(found[::2][40:80], some_features(40, 1))
+
+
+@pytest.mark.parametrize("size", [1, 3, ROWS, ROWS + 1, 3 * ROWS, 99])
+def test_blocks__each_position_once_and_hardly_a_shard_twice(
+    store: FeatureStore, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [key for pair in zip(some_keys(ROWS), some_keys(ROWS, ROWS), strict=True) for key in pair]
+    keys.append(keys[0])
+    expected = store.read(keys).astype(np.float32)
+    read: list[Path] = []
+    copy_rows = ShardFormat.copy_rows
+
+    def watched(form: ShardFormat, path: Path, *rest: Any) -> None:
+        read.append(path)
+        copy_rows(form, path, *rest)
+
+    monkeypatch.setattr(ShardFormat, "copy_rows", watched)
+    found = np.full((len(keys), DIMENSION), -1, np.float32)
+    seen = []
+    for places, features in store.blocks(keys, np.empty((size, DIMENSION), np.float32)):
+        assert len(places) <= size
+        found[places] = features
+        seen += places
+    assert sorted(seen) == list(range(len(keys)))
+    np.testing.assert_array_equal(found, expected)
+    if size > ROWS:
+        assert len(read) == 2
+
+
+def test_blocks__missing_row_is_told_before_any_work(store: FeatureStore) -> None:
+    with pytest.raises(MissingRows, match="lacks the features of 1 of 2 images"):
+        next(store.blocks([*some_keys(1), *some_keys(1, 50)], np.empty((1, DIMENSION), np.float16)))
+    assert list(store.blocks([], np.empty((1, DIMENSION), np.float16))) == []
+
+
+def test_read__leaves_no_thread(store: FeatureStore) -> None:
+    shard_of(store, 1).write_bytes(b"")
+    for _ in range(3):
+        with pytest.raises(DamagedShard):
+            store.read(some_keys(2 * ROWS))
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("read")] == []
+
+
+def test_read__shards_that_were_merged_since_the_keys_were_read(
+    store: FeatureStore, identity: Identity
+) -> None:
+    keys, old = some_keys(2 * ROWS), [shard_of(store, 0), shard_of(store, 1)]
+    expected = store.read(keys)
+    FeatureStore.open(store.folder, identity).add(keys[::-1], expected[::-1].astype(np.float16), MADE_WITH)
+    for path in old:
+        path.unlink()
+    np.testing.assert_array_equal(store.read(keys), expected)
 
 
 # What is refused when written
@@ -221,7 +342,7 @@ def test_read__damaged_shard_is_refused_by_name(
     if isinstance(caught.value, DamagedShard):
         (odd,) = {*folder.glob("*.h5")} - {shard_of(store, 1)}
         assert str(odd) in str(caught.value)
-        assert "Delete it and run `pipeline extract`" in str(caught.value)
+        assert "Run `pipeline extract --verify`, which makes just its rows again" in str(caught.value)
     np.testing.assert_array_equal(fresh.read(some_keys(ROWS, ROWS)), some_features(ROWS, 1))
 
 
@@ -299,6 +420,72 @@ def test_read__shard_that_went_away(store: FeatureStore, identity: Identity) -> 
         store.read(some_keys(1))
     with pytest.raises(MissingRows, match="lacks the features"):
         FeatureStore.open(store.folder, identity).read(some_keys(1))
+
+
+def test_read__missing_rows_name_the_damaged_shard(store: FeatureStore, identity: Identity) -> None:
+    path = shard_of(store, 0)
+    _truncate(path)
+    with pytest.raises(MissingRows, match=rf"lacks the features of {ROWS} of .* {path} is damaged\. Run"):
+        FeatureStore.open(store.folder, identity).read(some_keys(2 * ROWS))
+
+
+# Setting aside
+
+
+def test_faults__whole_store(store: FeatureStore, capsys: pytest.CaptureFixture[str]) -> None:
+    assert store.faults() == {}
+    assert capsys.readouterr().err.startswith("verify: 2 shards in ")
+
+
+def test_faults__shard_that_was_merged_meanwhile(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = [*store.shards(), store.folder / f"{'0' * 64}.h5"]
+    monkeypatch.setattr(store, "shards", lambda: shards)
+    assert store.faults() == {}
+
+
+@pytest.mark.parametrize("harm", [_flip_in_features, _zero_a_page, _rename, _truncate, _empty, _garbage])
+def test_set_aside_damaged__rows_are_missing_then_and_made_again(
+    store: FeatureStore, identity: Identity, harm: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    harm(shard_of(store, 0))
+    (odd,) = {*store.shards()} - {shard_of(store, 1)}
+    harmed = odd.read_bytes()
+    again = FeatureStore.open(store.folder, identity)
+    with again.writing():
+        (aside,) = again.set_aside_damaged()
+        assert aside == odd.with_name(f"{odd.name}.damaged")
+        assert aside.read_bytes() == harmed
+        assert again.keys() == set(some_keys(ROWS, ROWS))
+        again.add(some_keys(ROWS), some_features(ROWS, 0), MADE_WITH)
+        assert again.set_aside_damaged() == []
+    assert "warning" not in capsys.readouterr().err
+    np.testing.assert_array_equal(again.read(some_keys(ROWS)), some_features(ROWS, 0))
+    np.testing.assert_array_equal(
+        FeatureStore.open(store.folder, identity).read(some_keys(ROWS, ROWS)), some_features(ROWS, 1)
+    )
+
+
+def test_set_aside_damaged__the_same_shard_again(store: FeatureStore) -> None:
+    path, names = shard_of(store, 0), []
+    with store.writing():
+        for number in range(3):
+            path.write_bytes(bytes([number]))
+            names += [aside.name for aside in store.set_aside_damaged()]
+            store.add(some_keys(ROWS), some_features(ROWS, 0), MADE_WITH)
+    assert names == [f"{path.name}.damaged", f"{path.name}.2.damaged", f"{path.name}.3.damaged"]
+    assert [(store.folder / name).read_bytes() for name in names] == [b"\0", b"\1", b"\2"]
+
+
+def test_set_aside_damaged__swapped_shards(store: FeatureStore) -> None:
+    one, two = shard_of(store, 0), shard_of(store, 1)
+    one.rename(one.with_suffix(".x"))
+    two.rename(one)
+    one.with_suffix(".x").rename(two)
+    with store.writing():
+        assert len(store.set_aside_damaged()) == 2
+        assert store.keys() == set()
 
 
 def test_keys__shard_of_another_identity_is_never_mixed_in(
@@ -406,7 +593,7 @@ def test_hostile_shard__is_refused(
     assert f"{path} is no usable shard (" in capsys.readouterr().err
     with pytest.raises(MissingRows):
         store.read(keys)
-    store._rows = {key: (path, row) for row, key in enumerate(keys)}  # had the catalogue let it pass
+    store._catalogue().add(path, keys)  # had the catalogue let it pass
     with pytest.raises(DamagedShard, match="is no usable shard"):
         store.read(keys)
 
@@ -458,7 +645,45 @@ def test_create__leaves_an_existing_store_alone(store: FeatureStore, identity: I
     assert stat_of(sorted(store.folder.iterdir())) == before
 
 
+def test_open__whatever_it_is(store: FeatureStore, identity: Identity) -> None:
+    found = FeatureStore.open(store.folder)
+    assert found.identity == identity
+    assert found.keys() == set(some_keys(2 * ROWS))
+
+
 # One writer
+
+
+def test_create__waits_for_nobody_who_is_making_it(folder: Path, identity: Identity) -> None:
+    """Two first writers: the other one sees no half-made store, and is told."""
+    with locked(folder), pytest.raises(StoreLocked, match="is being written by process"):
+        FeatureStore.create(folder, identity)
+    assert listing(folder) == []
+
+
+def test_writing__store_of_another_identity_made_since_it_was_opened(
+    store: FeatureStore, identity: Identity
+) -> None:
+    clear(store.folder)
+    FeatureStore.create(store.folder, replace(identity, resize=300))
+    with pytest.raises(IdentityMismatch, match="resize 300 against 256"):
+        store.writing().__enter__()
+
+
+def test_writing__sees_what_another_has_written_since(store: FeatureStore, identity: Identity) -> None:
+    store.keys()
+    FeatureStore.open(store.folder, identity).add(some_keys(1, 90), some_features(1), MADE_WITH)
+    with store.writing():
+        assert store.keys() == {*some_keys(2 * ROWS), *some_keys(1, 90)}
+
+
+def test_readers_never_look_at_the_lock(store: FeatureStore, identity: Identity) -> None:
+    (store.folder / ".lock").unlink()
+    (store.folder / ".lock").mkdir()  # cannot be opened, as on a file system that is read-only
+    np.testing.assert_array_equal(
+        FeatureStore.create(store.folder, identity).read(some_keys(ROWS)), some_features(ROWS, 0)
+    )
+    assert store.faults() == {}
 
 
 def test_writing__removes_stale_temporaries(store: FeatureStore) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sys
@@ -13,10 +14,12 @@ import pytest
 
 from pipeline.errors import HeadError, ModelError
 from pipeline.heads import model_folder
+from pipeline.heads.calibration import Calibration
+from pipeline.heads.derived import Derivation, Standardization
 from pipeline.heads.model import Model
 from pipeline.heads.registry import build
 from tests.heads.conftest import CLASSES, features_like_vgg
-from tests.heads.test_model import CODES, model_of
+from tests.heads.test_model import CODES, features, model_of
 
 X = features_like_vgg(CODES, seed=2)[:, :100]
 
@@ -48,8 +51,82 @@ def test_round_trip(tmp_path: Path, estimator: str, file: str) -> None:
     if before.probabilities is not None:
         assert after.probabilities is not None
         assert after.probabilities.tobytes() == before.probabilities.tobytes()
-    # Through JSON and back, all that describes it is as it was.
+    # through JSON and back, all that describes it is as it was
     assert replace(loaded, head=None) == replace(model, head=None)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "derivation"),
+    [
+        ("logreg", Derivation("avg", "l2")),
+        ("logreg", Derivation("none", "standardize")),
+        ("linear-svm", Derivation("max", "standardize")),
+        ("linear", Derivation("avg", "standardize")),
+        ("naive-bayes", Derivation("none", "sqrt_l2")),
+        ("hist-boosting", Derivation("avg")),
+    ],
+    ids=str,
+)
+def test_round_trip__with_all_that_stands_between_features_and_answer(
+    tmp_path: Path, estimator: str, derivation: Derivation
+) -> None:
+    model = replace(
+        model_of(estimator, derivation=derivation), calibration=Calibration(0.25, 29), unsure_below=0.75
+    )
+    model_folder.save(tmp_path / "m", model)
+    loaded = model_folder.load(tmp_path / "m")
+    before, after = model.predict(features(30, 3)), loaded.predict(features(30, 3))
+    assert before.probabilities is not None
+    assert after.probabilities is not None
+    assert after.probabilities.tobytes() == before.probabilities.tobytes()
+    assert after.sure.tolist() == before.sure.tolist()
+    assert (loaded.derivation, loaded.calibration, loaded.unsure_below) == (
+        derivation,
+        Calibration(0.25, 29),
+        0.75,
+    )
+    there = (tmp_path / "m" / "standardization.safetensors").is_file()
+    assert there == (derivation.normalize == "standardize")
+
+
+def test_round_trip__weights_of_classes_stay_with_their_labels(tmp_path: Path) -> None:
+    for estimator in ("logreg", "linear"):
+        model = model_of(estimator, columns=100, class_weight={"owl": 2, "cat": 0.5})
+        model_folder.save(tmp_path / estimator, model)
+        loaded = model_folder.load(tmp_path / estimator)
+        assert loaded.params["class_weight"] == {"owl": 2, "cat": 0.5}
+        assert loaded.predict(X).labels == model.predict(X).labels
+
+
+def test_round_trip__other_files(tmp_path: Path) -> None:
+    extras = {"quantised.xml": b"<net/>", "quantised.bin": bytes(range(256))}
+    model = replace(model_of("logreg", columns=100), extras=extras)
+    model_folder.save(tmp_path / "m", model)
+    assert sorted(files_of(tmp_path / "m")) == ["head.skops", "model.json", "quantised.bin", "quantised.xml"]
+    assert model_folder.load(tmp_path / "m").extras == extras
+    flip(tmp_path / "m" / "quantised.bin")
+    with pytest.raises(ModelError, match=r"quantised.bin is damaged: its bytes do not hash"):
+        model_folder.load(tmp_path / "m")
+    (tmp_path / "m" / "quantised.bin").unlink()
+    with pytest.raises(ModelError, match=r"quantised.bin: this file of the model is missing"):
+        model_folder.load(tmp_path / "m")
+
+
+@pytest.mark.parametrize("name", ["model.json", "history.csv", "../x", "a/b", ".hidden", "", "X", "run me"])
+def test_save__other_files_of_names_that_cannot_be(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="cannot be the name of a model's file"):
+        model_folder.save(tmp_path / "m", replace(model_of("logreg", columns=100), extras={name: b""}))
+    assert not (tmp_path / "m").exists()
+
+
+def test_load__standardisation_of_other_columns(tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    model_folder.save(folder, model_of("logreg", columns=100, derivation=Derivation("none", "standardize")))
+    data = Standardization(np.zeros(99, np.float32), np.ones(99, np.float32)).as_bytes()
+    (folder / "standardization.safetensors").write_bytes(data)
+    rewrite(folder, lambda s: s["files"].update({"standardization.safetensors": described(data)}))
+    with pytest.raises(ModelError, match=r"standardization.safetensors: expected 100 finite .*train m"):
+        model_folder.load(folder)
 
 
 def test_save__linear_is_a_torch_linear_layer(tmp_path: Path) -> None:
@@ -78,13 +155,15 @@ def test_save__description_says_what_it_is(tmp_path: Path) -> None:
     model = model_of("sklearn.linear_model.LogisticRegression", columns=100, C=float("inf"))
     model_folder.save(tmp_path / "m", model)
     stored = json.loads((tmp_path / "m" / "model.json").read_bytes())
-    assert stored["format"] == 1
+    assert stored["format"] == 2
     assert stored["classes"] == list(CLASSES)
     assert stored["features"] == 100
     assert stored["params"]["C"] == "inf"
     assert stored["params"]["random_state"] == 0
     assert sorted(stored["versions"]) == ["numpy", "python", "scikit-learn", "skops"]
-    assert stored["file"]["bytes"] == (tmp_path / "m" / "head.skops").stat().st_size
+    assert stored["files"]["head.skops"]["bytes"] == (tmp_path / "m" / "head.skops").stat().st_size
+    assert (stored["pooling"], stored["normalize"]) == ("none", "none")
+    assert (stored["calibration"], stored["unsure_below"]) == (None, None)
 
 
 def test_save__replaces_the_old_one_whole(tmp_path: Path) -> None:
@@ -145,6 +224,10 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     path.write_text(json.dumps(stored))
 
 
+def described(data: bytes) -> dict[str, Any]:
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
 def flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -159,18 +242,47 @@ def flip(path: Path) -> None:
             lambda folder: (folder / "head.skops").write_bytes(b"PK"),
             r"is damaged: expected \d+ bytes, found 2",
         ),
-        (lambda folder: (folder / "head.skops").unlink(), "weights are missing"),
+        (lambda folder: (folder / "head.skops").unlink(), "head.skops: this file of the model is missing"),
         (lambda folder: (folder / "model.json").write_text("{"), "not a model's description"),
         (lambda folder: (folder / "model.json").write_text("[]"), "not a model's description"),
         (lambda folder: (folder / "model.json").write_bytes(b"\xff"), "not a model's description"),
         (lambda folder: rewrite(folder, lambda s: s.pop("classes")), "'classes' is missing"),
-        (lambda folder: rewrite(folder, lambda s: s.update(format=2)), "format 2 is not known"),
+        (
+            lambda folder: rewrite(folder, lambda s: s.update(format=1)),
+            "format 1 is not that of this",
+        ),
         (lambda folder: rewrite(folder, lambda s: s.update(rows="36")), "rows: expected int"),
         (lambda folder: rewrite(folder, lambda s: s["identity"].pop("layer")), "identity"),
         (lambda folder: rewrite(folder, lambda s: s["classes"].pop()), "not a head of 2 classes"),
         (lambda folder: rewrite(folder, lambda s: s.update(classes=["a", "a", "b"])), "different labels"),
         (lambda folder: rewrite(folder, lambda s: s.update(features=99)), "and 99 features"),
-        (lambda folder: rewrite(folder, lambda s: s["file"].update(name="../x")), "expected one of head"),
+        (lambda folder: rewrite(folder, lambda s: s["files"].pop("head.skops")), "expected one of head"),
+        (
+            lambda folder: rewrite(folder, lambda s: s["files"].update({"../x": s["files"]["head.skops"]})),
+            "'../x' cannot be the name",
+        ),
+        (
+            lambda folder: rewrite(
+                folder, lambda s: s["files"].update({"head.joblib": s["files"]["head.skops"]})
+            ),
+            "files: expected one of head",
+        ),
+        (lambda folder: rewrite(folder, lambda s: s.update(pooling="min")), "pooling: expected one of none"),
+        (lambda folder: rewrite(folder, lambda s: s.update(pooling="avg")), "expected 512 after pooling"),
+        (lambda folder: rewrite(folder, lambda s: s.pop("normalize")), "'normalize' is missing"),
+        (
+            lambda folder: rewrite(folder, lambda s: s.update(normalize="standardize")),
+            "standardization.safetensors and normalize standardize do not fit",
+        ),
+        (lambda folder: rewrite(folder, lambda s: s.update(unsure_below=2)), "unsure_below: expected"),
+        (
+            lambda folder: rewrite(folder, lambda s: s.update(calibration={"temperature": 0, "rows": 3})),
+            "calibration.temperature: expected a number above 0",
+        ),
+        (
+            lambda folder: rewrite(folder, lambda s: s.update(calibration={"temperature": 1})),
+            "calibration.rows: missing",
+        ),
         (lambda folder: shutil.rmtree(folder), "no such model. Run `pipeline train logreg` first"),
     ],
 )
@@ -194,15 +306,13 @@ def test_load__head_of_another_model(saved: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shape", [(3,), (2, 100)])
 def test_load__safetensors_that_do_not_fit(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    import hashlib
-
     from safetensors.numpy import save
 
     folder = tmp_path / "m"
     model_folder.save(folder, model_of("linear", columns=100))
     data = save({"weight": np.zeros(shape, np.float32), "bias": np.zeros(3, np.float32)})
     (folder / "head.safetensors").write_bytes(data)
-    rewrite(folder, lambda s: s["file"].update(bytes=len(data), sha256=hashlib.sha256(data).hexdigest()))
+    rewrite(folder, lambda s: s["files"].update({"head.safetensors": described(data)}))
     with pytest.raises(ModelError, match="do not fit"):
         model_folder.load(folder)
 

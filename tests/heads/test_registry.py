@@ -22,7 +22,7 @@ def test_build__preset_is_its_class_with_its_parameters(name: str) -> None:
 
 
 def test_build__every_head_the_issue_names_is_there() -> None:
-    expected = "linear logreg linear-svm ridge knn rbf-svm lda forest boosting naive-bayes mlp"
+    expected = "linear logreg linear-svm ridge knn rbf-svm lda forest boosting hist-boosting naive-bayes mlp"
     assert sorted(PRESETS) == sorted(expected.split())
 
 
@@ -35,7 +35,16 @@ def test_build__dotted_path_has_scikit_learns_own_defaults() -> None:
 
 def test_build__the_users_parameters_override_the_presets() -> None:
     assert build("logreg", {"C": 12.5}, seed=0).C == 12.5
+    assert build("logreg", {"C": 12.5}, seed=0, norm=10).C == 12.5
     assert build("knn", {"metric": "euclidean"}, seed=0).metric == "euclidean"
+
+
+def test_build__regularisation_follows_the_norm_and_is_rounded() -> None:
+    logreg = build("logreg", {}, seed=0, norm=1919.9)
+    assert (logreg.C, logreg.tol) == (1.36e-4, 1.92e-2)
+    assert build("linear-svm", {}, seed=0, norm=1919.9).C == 5.43e-7
+    assert build("ridge", {}, seed=0, norm=1919.9).alpha == 1.84e6
+    assert build("knn", {}, seed=0, norm=7).get_params() == build("knn", {}, seed=0).get_params()
 
 
 def test_build__seed_becomes_random_state_unless_the_user_sets_one() -> None:

@@ -1,16 +1,23 @@
 from __future__ import annotations
 
+import contextlib
+import subprocess
+import sys
 import warnings
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
 from sklearn.exceptions import SkipTestWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.utils import compute_sample_weight
 from sklearn.utils.estimator_checks import check_estimator
 
-from pipeline.heads.torch_head import Epoch, TorchLinear
+from pipeline.heads.epochs import Epoch
+from pipeline.heads.torch_head import TorchLinear
 
 Matrix = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -25,33 +32,42 @@ def rows(n: int, seed: int = 0, columns: int = 200) -> tuple[Matrix, Labels]:
     return X.astype(np.float32), y
 
 
-def test_check_estimator() -> None:
-    # The checks train on a handful of rows of 2 to 20 columns: they want larger steps than VGG16's features.
+@pytest.mark.parametrize("solver", ["adam", "newton-cg"])
+def test_check_estimator(solver: Literal["adam", "newton-cg"]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SkipTestWarning)  # pandas and array API are not installed
-        results = check_estimator(TorchLinear(learning_rate=0.1), on_fail=None)
+        results = check_estimator(TorchLinear(solver), on_fail=None)
     assert [result["check_name"] for result in results if result["status"] == "failed"] == []
     assert sum(result["status"] == "passed" for result in results) > 40
 
 
 def test_fit__equals_the_plain_loop() -> None:
     X, y = rows(50)
-    head = TorchLinear(epochs=3, batch_size=8, learning_rate=0.01, weight_decay=0.1, random_state=4).fit(X, y)
+    parameters: dict[str, Any] = {"epochs": 3, "batch_size": 8, "learning_rate": 0.3, "weight_decay": 0.1}
+    head = TorchLinear(**parameters, class_weight={0: 2.0}, label_smoothing=0.1, random_state=4).fit(X, y)
 
-    torch.set_num_threads(1)
-    torch.manual_seed(int(np.random.RandomState(4).randint(2**31 - 1)))
     scale = 1 / np.sqrt((X.astype(np.float64) ** 2).sum(axis=1).mean())
+    step = 0.3 / (np.abs(X * scale).sum(axis=1).mean() + 1)
+    weight = np.where(y == 0, 2.0, 1.0)
+    weight /= weight.mean()
     layer = torch.nn.Linear(200, 3)
-    adam = torch.optim.Adam(layer.parameters(), lr=0.01, weight_decay=0.1)
+    torch.nn.init.zeros_(layer.weight)
+    torch.nn.init.zeros_(layer.bias)
+    groups: list[dict[str, Any]] = [{"params": [layer.weight], "weight_decay": 0.1}, {"params": [layer.bias]}]
+    adam = torch.optim.Adam(groups, lr=step)
+    generator = torch.Generator().manual_seed(int(np.random.RandomState(4).randint(2**31 - 1)))
     for _ in range(3):
-        order = torch.randperm(50)
+        order = torch.randperm(50, generator=generator)
         for start in range(0, 50, 8):
             batch = order[start : start + 8]
-            loss = torch.nn.functional.cross_entropy(
-                layer(torch.from_numpy(X * np.float32(scale))[batch]), torch.from_numpy(y)[batch]
+            losses = torch.nn.functional.cross_entropy(
+                layer(torch.from_numpy(X * np.float32(scale))[batch]),
+                torch.from_numpy(y)[batch],
+                reduction="none",
+                label_smoothing=0.1,
             )
             adam.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            (losses * torch.from_numpy(weight)[batch]).mean().backward()  # type: ignore[no-untyped-call]
             adam.step()
     with torch.inference_mode():
         expected = layer(torch.from_numpy(X * np.float32(scale))).softmax(1).numpy()
@@ -59,7 +75,129 @@ def test_fit__equals_the_plain_loop() -> None:
     assert head.coef_.shape == (3, 200)
     assert head.coef_.dtype == head.intercept_.dtype == np.float32
     np.testing.assert_allclose(head.predict_proba(X), expected, atol=1e-5)
-    np.testing.assert_allclose(head.coef_ / scale, layer.weight.detach().numpy(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(head.coef_ / scale, layer.weight.detach().numpy(), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("class_weight", [None, "balanced", {0: 3.0}])
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_fit__newton_finds_the_minimum_that_scikit_learn_finds(n_classes: int, class_weight: Any) -> None:
+    X, y = rows(90, columns=60)
+    X, y = X[y < n_classes][7:], y[y < n_classes][7:]
+    decay = 1e-3
+    head = TorchLinear("newton-cg", weight_decay=decay, class_weight=class_weight).fit(X, y)
+
+    scale = 1 / np.sqrt((X.astype(np.float64) ** 2).sum(axis=1).mean())
+    total = compute_sample_weight(class_weight, y).sum()
+    expected = LogisticRegression(
+        C=(2 if n_classes == 2 else 1) / (decay * total),
+        class_weight=class_weight,
+        solver="newton-cholesky",
+        tol=1e-12,
+        max_iter=1000,
+    ).fit(X * scale, y)
+
+    scores = head.decision_function(X)
+    np.testing.assert_allclose(scores, expected.decision_function(X * scale), rtol=1e-5, atol=5e-5)
+    np.testing.assert_allclose(head.predict_proba(X), expected.predict_proba(X * scale), atol=5e-6)
+    coefficients = head.coef_ if n_classes == 3 else head.coef_[1:] - head.coef_[:1]
+    np.testing.assert_allclose(coefficients / scale, expected.coef_, atol=1e-4 * np.abs(expected.coef_).max())
+
+
+def test_fit__newton_is_not_random() -> None:
+    X, y = rows(40)
+    first, second = (TorchLinear("newton-cg", random_state=seed).fit(X, y) for seed in (0, 1))
+    assert first.coef_.tobytes() == second.coef_.tobytes()
+
+
+def test_fit__adam_comes_near_newtons_minimum() -> None:
+    X, y = rows(60)
+    adam = TorchLinear(epochs=300, learning_rate=0.1, weight_decay=1e-2, random_state=0).fit(X, y)
+    newton = TorchLinear("newton-cg", weight_decay=1e-2).fit(X, y)
+    np.testing.assert_allclose(adam.predict_proba(X), newton.predict_proba(X), atol=0.02)
+
+
+@pytest.mark.parametrize("solver", ["adam", "newton-cg"])
+def test_fit__a_weight_of_two_is_a_row_twice(solver: Literal["adam", "newton-cg"]) -> None:
+    X, y = rows(60)
+    X /= np.linalg.norm(X, axis=1, keepdims=True)  # so that both are scaled alike
+    y[::5] = 0
+    # All rows in one batch, so that both learn the same at each step.
+    settings: dict[str, Any] = {"solver": solver, "batch_size": 100, "weight_decay": 1e-2, "random_state": 0}
+    weighted = TorchLinear(**settings, class_weight={1: 2}).fit(X, y)
+    doubled = TorchLinear(**settings).fit(np.concatenate([X, X[y == 1]]), np.concatenate([y, y[y == 1]]))
+    np.testing.assert_allclose(weighted.predict_proba(X), doubled.predict_proba(X), atol=1e-3)
+    plain = TorchLinear(**settings).fit(X, y)
+    assert np.abs(plain.predict_proba(X) - doubled.predict_proba(X)).max() > 0.01
+
+
+@pytest.mark.parametrize("solver", ["adam", "newton-cg"])
+def test_fit__size_of_features_does_not_matter(solver: Literal["adam", "newton-cg"]) -> None:
+    X, y = rows(60)
+    expected = TorchLinear(solver, random_state=0).fit(X, y).predict_proba(X)
+    for factor in np.array([1e-20, 1e-3, 1e20], np.float32):
+        head = TorchLinear(solver, random_state=0).fit(X * factor, y)
+        np.testing.assert_allclose(head.predict_proba(X * factor), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("solver", ["adam", "newton-cg"])
+def test_fit__same_bits_however_the_rows_are_held(
+    solver: Literal["adam", "newton-cg"], tmp_path: Path
+) -> None:
+    X, y = rows(60)
+    half = X.astype(np.float16)
+    X = half.astype(np.float32)
+    np.save(tmp_path / "half.npy", half)
+    expected = TorchLinear(solver, epochs=12, random_state=0).fit(X, y)
+    scores = expected.decision_function(X)
+    for same in (
+        half,
+        np.load(tmp_path / "half.npy", mmap_mode="r"),
+        X.astype(np.float64),
+        np.ascontiguousarray(X[::-1])[::-1],
+        X.tolist(),
+    ):
+        head = TorchLinear(solver, epochs=12, random_state=0).fit(same, y, validation=(same, y))
+        assert head.coef_.tobytes() == expected.coef_.tobytes()
+        np.testing.assert_array_equal(head.decision_function(same), scores)
+    np.testing.assert_array_equal(np.load(tmp_path / "half.npy"), half)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits what a process allocates")
+def test_fit__memory_mapped_rows_are_never_copied_whole(tmp_path: Path) -> None:
+    code = """
+import resource, sys
+import numpy as np
+from pathlib import Path
+from pipeline.heads.torch_head import TorchLinear
+
+def fit(X):
+    y = np.arange(len(X)) % 2
+    for settings in ({"epochs": 1}, {"solver": "newton-cg", "weight_decay": 10.0}):
+        TorchLinear(**settings, device="cpu", random_state=0).fit(X, y, validation=(X, y)).predict(X)
+
+some = np.random.default_rng(0).random((64, 25088)).astype(np.float16)
+fit(some)
+used = int(Path("/proc/self/status").read_text().split("VmData:")[1].split()[0]) * 1024
+for dtype in ("float16", "float32"):
+    X = np.lib.format.open_memmap(sys.argv[1], "w+", dtype, (2048, 25088))
+    for start in range(0, len(X), 64):
+        X[start : start + 64] = some
+    X = np.load(sys.argv[1], mmap_mode="r")
+    limit = used + X.size  # a byte a number
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
+    fit(X)
+    try:
+        X.copy()
+    except MemoryError:
+        print("too large to be copied")
+print(*[name for name in ("torch._dynamo",) if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "X.npy"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    # The last line is of torch's compiler, whose import would take longer than the training.
+    assert done.stdout == "too large to be copied\ntoo large to be copied\n\n"
 
 
 def test_fit__learns() -> None:
@@ -92,18 +230,33 @@ def test_fit__same_bits_for_any_number_of_threads() -> None:
     assert weights[0].tobytes() == weights[1].tobytes() == weights[2].tobytes()
 
 
-def test_fit__leaves_torchs_random_state_alone() -> None:
+@pytest.mark.parametrize("solver", ["adam", "newton-cg"])
+@pytest.mark.parametrize("stopped", [False, True])
+def test_fit__leaves_torch_as_it_was(solver: Literal["adam", "newton-cg"], stopped: bool) -> None:
+    def stop(epoch: Epoch) -> None:
+        if stopped:
+            raise KeyboardInterrupt
+
     X, y = rows(30)
+    before = torch.get_num_threads()
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
-    TorchLinear(epochs=1, random_state=1).fit(X, y)
-    assert torch.equal(torch.rand(3), expected)
+    torch.set_num_threads(3)
+    try:
+        with pytest.raises(KeyboardInterrupt) if stopped else contextlib.nullcontext():
+            TorchLinear(solver, random_state=1).fit(X, y, on_epoch=stop)
+        assert torch.get_num_threads() == 3
+        assert torch.equal(torch.rand(3), expected)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_fit__seeds_differ() -> None:
     X, y = rows(30)
-    first, second = (TorchLinear(epochs=1, random_state=seed).fit(X, y).coef_ for seed in (0, 1))
+    first, second = (
+        TorchLinear(epochs=1, batch_size=8, random_state=seed).fit(X, y).coef_ for seed in (0, 1)
+    )
     assert not np.array_equal(first, second)
 
 
@@ -121,6 +274,49 @@ def test_history__logs_train_and_validation() -> None:
     loss = -np.log(probabilities[np.arange(30), validation[1]]).mean()
     assert told[-1].val_loss == pytest.approx(loss, rel=1e-4)
     assert told[-1].val_accuracy == head.score(*validation)
+
+
+def test_history__newton_logs_every_step() -> None:
+    X, y = rows(60)
+    told: list[Epoch] = []
+    head = TorchLinear("newton-cg").fit(X, y, validation=(X, y), on_epoch=told.append)
+    assert told == head.history_
+    assert [epoch.epoch for epoch in told] == list(range(1, len(told) + 1))
+    assert 3 < len(told) < 20
+    assert head.best_epoch_ == len(told)
+    assert told[-1].train_loss < told[0].train_loss
+    for epoch in told:  # on the same rows, after the same step
+        assert epoch.val_loss == pytest.approx(epoch.train_loss, rel=1e-3, abs=1e-6)
+        assert epoch.val_accuracy == epoch.train_accuracy
+
+
+@pytest.mark.parametrize("solver", ["adam", "newton-cg"])
+def test_fit__patience_keeps_the_best_epoch(solver: Literal["adam", "newton-cg"]) -> None:
+    X, y = rows(40)
+    validation = rows(30, seed=1)
+    y[:20] = np.roll(y[:20], 1)  # so that there is something wrong to learn
+    settings: dict[str, Any] = {
+        "solver": solver,
+        "weight_decay": 1e-6,
+        "random_state": 0,
+    }
+    patient = TorchLinear(**settings).fit(X, y, validation=validation)
+    head = TorchLinear(**settings, patience=2).fit(X, y, validation=validation)
+
+    losses = [epoch.val_loss for epoch in patient.history_ if epoch.val_loss is not None]
+    best = int(np.argmin(losses[: len(head.history_)]))
+    assert head.history_ == patient.history_[: len(head.history_)]
+    assert head.best_epoch_ == best + 1
+    assert len(head.history_) == head.best_epoch_ + 2 < len(patient.history_)
+    assert patient.best_epoch_ == len(patient.history_)
+    probabilities = head.predict_proba(validation[0])
+    loss = -np.log(probabilities[np.arange(30), validation[1]]).mean()
+    assert loss == pytest.approx(losses[best], rel=1e-4)
+
+
+def test_fit__patience_needs_validation_rows() -> None:
+    with pytest.raises(ValueError, match="patience needs validation rows"):
+        TorchLinear(patience=2).fit(*rows(30))
 
 
 def test_history__without_validation() -> None:
@@ -151,10 +347,17 @@ def test_fit__constant_zero_rows() -> None:
         {"learning_rate": "fast"},
         {"learning_rate": float("nan")},
         {"weight_decay": -1},
+        {"weight_decay": 0, "solver": "newton-cg"},
+        {"solver": "sgd"},
+        {"device": "tpu"},
+        {"patience": 0},
+        {"label_smoothing": 1},
+        {"class_weight": {0: 0.0}},
+        {"class_weight": {0: float("inf")}},
     ],
 )
 def test_fit__parameter_out_of_range(parameters: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=f"{next(iter(parameters))} must be"):
+    with pytest.raises(ValueError, match=f"{next(iter(parameters))} must"):
         TorchLinear(**parameters).fit(*rows(30))
 
 
@@ -162,3 +365,49 @@ def test_fit__validation_label_unknown() -> None:
     X, y = rows(30)
     with pytest.raises(ValueError, match="validation rows have labels"):
         TorchLinear().fit(X, y, validation=(X, y + 1))
+
+
+def test_fit__class_weight_of_no_class() -> None:
+    with pytest.raises(ValueError, match="class_weight"):
+        TorchLinear(class_weight={0: 1, 7: 2}).fit(*rows(30))
+
+
+def test_fit__loss_that_is_not_finite() -> None:
+    X, y = rows(30)
+    with pytest.raises(ValueError, match=r"epoch 1, batch 2: the loss is not finite; lower learning_rate"):
+        TorchLinear(learning_rate=1e39, batch_size=8, random_state=0).fit(X, y)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test__numbers_that_are_not_finite(bad: float, dtype: str) -> None:
+    X, y = rows(30)
+    X = X.astype(dtype)
+    damaged = X.copy()
+    damaged[17, 100] = bad
+    for fit in (
+        lambda: TorchLinear().fit(damaged, y),
+        lambda: TorchLinear().fit(X, y, validation=(damaged, y)),
+        lambda: TorchLinear(random_state=0).fit(X, y).predict(damaged),
+    ):
+        with pytest.raises(ValueError, match=r"Input X contains (NaN|infinity)"):
+            fit()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_fit__no_cuda_device() -> None:
+    X, y = rows(30)
+    with pytest.raises(ValueError, match="torch finds no CUDA device"):
+        TorchLinear(device="cuda").fit(X, y)
+    on = [TorchLinear(device=device, random_state=0).fit(X, y).coef_.tobytes() for device in ("auto", "cpu")]
+    assert on[0] == on[1]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("solver", ["adam", "newton-cg"])
+def test_fit__cuda_equals_cpu(solver: Literal["adam", "newton-cg"]) -> None:
+    X, y = rows(90)
+    heads = [
+        TorchLinear(solver, device=device, random_state=0).fit(X, y, (X, y)) for device in ("cpu", "cuda")
+    ]
+    np.testing.assert_allclose(heads[0].predict_proba(X), heads[1].predict_proba(X), atol=1e-3)

@@ -4,7 +4,7 @@ import csv
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from pipeline.dataset.manifest import ImageRow, read_manifest
 from pipeline.errors import HeadError, ParamsError
 from pipeline.features.store import FeatureStore, RowKey
 from pipeline.heads import model_folder
+from pipeline.heads.derived import Derivation
 from pipeline.heads.matrix import LabelledFeatures
 from pipeline.heads.model_folder import HISTORY
 from pipeline.heads.train import train
@@ -60,19 +61,19 @@ def test_train__twice_gives_the_same_bytes(workspace: Workspace, head: str) -> N
 
 
 def test_train__test_rows_are_never_read(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[RowKey] = []
+    asked: set[str] = set()
     read = FeatureStore.read
 
-    def watched(store: FeatureStore, keys: list[RowKey]) -> Any:
-        asked.extend(keys)
-        return read(store, keys)
+    def watched(store: FeatureStore, keys: Sequence[RowKey], out: Any = None) -> Any:
+        asked.update(key.sha256 for key in keys)
+        return read(store, keys, out)
 
     monkeypatch.setattr(FeatureStore, "read", watched)
-    for head in ("linear", "logreg"):
-        train(workspace, head)
-    test_keys = {row.sha256 for row in read_manifest(workspace.manifest_file).of_split("test")}
-    assert len(asked) == 36 + 12 + 36
-    assert not test_keys & {key.sha256 for key in asked}
+    splits = {row.sha256: row.split for row in read_manifest(workspace.manifest_file).usable}
+    train(workspace, "logreg", changes={"pooling": "avg", "normalize": "standardize", "calibrate": True})
+    assert {splits[sha256] for sha256 in asked} == {"train"}
+    train(workspace, "linear", changes={"calibrate": True})
+    assert {splits[sha256] for sha256 in asked} == {"train", "val"}
 
 
 def test_train__linear_logs_every_epoch(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,6 +115,134 @@ def test_train__overrides_under_another_name(workspace: Workspace) -> None:
     assert model_folder.load(workspace.model_folder("knn1")).params["n_neighbors"] == 1
     assert files_of(workspace.model_folder("knn")) == before
     assert workspace.params_file.read_bytes() == params
+
+
+def test_train__what_stands_between_features_and_answer_comes_from_params_yaml(workspace: Workspace) -> None:
+    text = workspace.params_file.read_text()
+    line = "svm: {estimator: linear-svm, pooling: max, normalize: standardize, calibrate: true,"
+    line += " unsure_below: 0.7}"
+    workspace.params_file.write_text(text.replace("svm: {estimator: linear-svm}", line))
+    model = model_folder.load(train(workspace, "svm").folder)
+    assert model.derivation == Derivation("max", "standardize")
+    assert model.standardization is not None
+    assert model.calibration is not None
+    assert model.unsure_below == 0.7
+    unseen = LabelledFeatures.open(workspace).matrix("val")
+    predictions = model.predict(unseen.X)
+    assert predictions.probabilities is not None
+    assert (predictions.codes == unseen.y).mean() >= 0.9
+
+    changes = {"pooling": "none", "normalize": "l2", "calibrate": False}
+    model = model_folder.load(
+        train(workspace, "svm", name="other", changes=changes | {"unsure_below": None}).folder
+    )
+    assert (model.derivation, model.calibration, model.unsure_below) == (Derivation("none", "l2"), None, None)
+
+
+@pytest.mark.parametrize("pooling", ["none", "avg", "max"])
+@pytest.mark.parametrize("normalize", ["none", "l2", "sqrt_l2", "standardize"])
+def test_train__knows_unseen_rows_on_every_view(workspace: Workspace, pooling: str, normalize: str) -> None:
+    changes = {"pooling": pooling, "normalize": normalize}
+    model = model_folder.load(train(workspace, "logreg", changes=changes).folder)
+    unseen = LabelledFeatures.open(workspace).matrix("val")
+    # 25,088 columns of equal weight, most of them noise, are too many for 36 rows
+    enough = 0.6 if (pooling, normalize) == ("none", "standardize") else 0.9
+    assert (model.predict(unseen.X).codes == unseen.y).mean() >= enough
+
+
+def test_train__standardisation_is_of_the_training_rows_alone(workspace: Workspace) -> None:
+    model = model_folder.load(train(workspace, "logreg", changes={"normalize": "standardize"}).folder)
+    X = LabelledFeatures.open(workspace).matrix("train").X.astype(np.float64)
+    assert model.standardization is not None
+    np.testing.assert_allclose(model.standardization.mean, X.mean(axis=0), rtol=1e-5, atol=1e-6)
+
+
+def test_train__calibration_is_fitted_to_rows_that_were_held_out(workspace: Workspace) -> None:
+    model = model_folder.load(train(workspace, "bayes", changes={"calibrate": True}).folder)
+    assert model.calibration is not None
+    assert model.calibration.rows == 36
+    # Bernoulli naive Bayes counts 25,088 columns as independent, and is far too sure of itself
+    assert model.calibration.temperature > 10
+
+
+@pytest.mark.parametrize("head", ["linear", "logreg", "forest"])
+def test_train__larger_than_memory_is_the_same(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str], head: str
+) -> None:
+    changes = {"normalize": "standardize"}
+    before = files_of(train(workspace, head, changes=changes).folder)
+    assert "temporary file" not in capsys.readouterr().err
+    assert files_of(train(workspace, head, changes=changes, memory=1000).folder) == before
+    assert "temporary file" in capsys.readouterr().err
+    assert list((workspace.root / "cache").glob(".matrix.*")) == []
+
+
+@pytest.mark.parametrize(
+    ("head", "changes", "overrides", "message"),
+    [
+        ("svm", {"unsure_below": 0.8}, {}, r"heads.svm.unsure_below: .* no probabilities .*calibrate: true"),
+        ("rbf-svm", {"unsure_below": 0.8}, {}, "no probabilities"),
+        (
+            "logreg",
+            {"unsure_below": 1.5},
+            {},
+            "heads.logreg.unsure_below: expected a number above 0 and below 1",
+        ),
+        ("logreg", {}, {"class_weight": {"cow": 2}}, "'cow' is no class"),
+        (
+            "rbf-svm",
+            {"calibrate": True},
+            {"decision_function_shape": "ovo"},
+            "cannot be calibrated: .*decision_function_shape: ovr",
+        ),
+        ("naive-bayes", {"normalize": "standardize"}, {}, "cannot be trained: Negative values"),
+    ],
+)
+def test_train__what_a_head_cannot_have_leaves_the_model_there_is(
+    workspace: Workspace, head: str, changes: dict[str, Any], overrides: dict[str, Any], message: str
+) -> None:
+    train(workspace, "knn")
+    before = files_of(workspace.model_folder("knn"))
+    with pytest.raises((HeadError, ParamsError), match=message) as caught:
+        train(workspace, head, changes=changes, overrides=overrides)
+    assert "\n" not in str(caught.value)
+    assert files_of(workspace.model_folder("knn")) == before
+    assert [path.name for path in workspace.models_folder.iterdir()] == ["knn"]
+
+
+SILENT = """
+from sklearn.base import BaseEstimator, ClassifierMixin
+class Silent(ClassifierMixin, BaseEstimator):
+    def fit(self, X, y):
+        raise AssertionError
+"""
+
+
+def test_train__neither_decision_values_nor_probabilities_to_calibrate(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "silent_heads.py").write_text(SILENT)
+    monkeypatch.syspath_prepend(tmp_path)
+    with workspace.params_file.open("a") as file:
+        file.write("  silent: {estimator: silent_heads.Silent, calibrate: true}\n")
+    with pytest.raises(HeadError, match=r"heads.silent.calibrate: .* neither decision values nor"):
+        train(workspace, "silent", trust=True)
+
+
+def test_train__a_class_called_unsure(workspace: Workspace, change_rows: Change) -> None:
+    change_rows(lambda row: replace(row, label="unsure") if row.label == "owl" else row)
+    train(workspace, "logreg")  # no image is called unsure for want of a label
+    with pytest.raises(HeadError, match=r"heads.logreg.unsure_below: a class .* itself called 'unsure'"):
+        train(workspace, "logreg", changes={"unsure_below": 0.8})
+
+
+def test_train__calibration_with_one_row_a_class(workspace: Workspace, change_rows: Change) -> None:
+    change_rows(
+        lambda row: replace(row, split="val") if row.split == "train" and "/00" not in row.path else row
+    )
+    assert train(workspace, "logreg").rows == 3
+    with pytest.raises(HeadError, match=r"logreg.*cannot be calibrated: 5 folds need"):
+        train(workspace, "logreg", changes={"calibrate": True})
 
 
 def test_train__short_name_that_params_yaml_lacks(workspace: Workspace) -> None:

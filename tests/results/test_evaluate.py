@@ -3,81 +3,25 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pytest
-from scipy.stats import binomtest
-from sklearn import metrics as reference
 
 from pipeline.dataset.manifest import ImageRow, read_manifest
 from pipeline.errors import HeadError, IdentityMismatch, ModelError, WorkspaceError
-from pipeline.features.store import FeatureStore
+from pipeline.features.store import FeatureStore, RowKey
 from pipeline.heads import model_folder
 from pipeline.heads.matrix import LabelledFeatures
-from pipeline.heads.model import Predictions
 from pipeline.heads.train import train
-from pipeline.results.evaluate import evaluate, score, wilson_interval
+from pipeline.results.evaluate import evaluate
+from pipeline.results.metrics import score
 from pipeline.workspace import Workspace
 from tests.heads.conftest import IDENTITY, relabelled
 
 Change = Callable[[Callable[[ImageRow], ImageRow]], None]
-RANDOM = np.random.default_rng(0)
-
-
-def guesses(n: int, k: int, seed: int) -> tuple[npt.NDArray[np.int64], Predictions]:
-    """Labels, and probabilities that lean towards them."""
-    random = np.random.default_rng(seed)
-    y = random.integers(0, k, n)
-    probabilities = random.random((n, k))
-    probabilities[np.arange(n), y] += random.random(n)
-    probabilities /= probabilities.sum(axis=1, keepdims=True)
-    classes = tuple("abcdefghij"[:k])
-    return y, Predictions(probabilities.argmax(axis=1), classes, probabilities)
-
-
-@pytest.mark.parametrize(("n", "k"), [(200, 2), (150, 5), (7, 4), (1, 2)])
-def test_score__equals_scikit_learn(n: int, k: int) -> None:
-    y, predictions = guesses(n, k, seed=n)
-    found = score("m", "val", y, predictions)
-    codes = list(range(k))
-
-    assert (found.head, found.split, found.n, found.test_looks) == ("m", "val", n, None)
-    assert found.accuracy == pytest.approx(reference.accuracy_score(y, predictions.codes), abs=1e-6)
-    assert found.macro_f1 == pytest.approx(
-        reference.f1_score(y, predictions.codes, average="macro"), abs=1e-6
-    )
-    loss = reference.log_loss(y, predictions.probabilities, labels=codes)
-    assert found.log_loss == pytest.approx(loss, abs=1e-6)
-    assert found.confusion == reference.confusion_matrix(y, predictions.codes, labels=codes).tolist()
-    expected = reference.precision_recall_fscore_support(y, predictions.codes, labels=codes, zero_division=0)
-    for code, label in enumerate(predictions.classes):
-        assert list(found.per_class[label].values()) == pytest.approx(
-            [part[code] for part in expected], abs=1e-6
-        )
-
-
-def test_score__certain_and_wrong_is_finite_and_as_scikit_learn_has_it() -> None:
-    y = np.array([0, 1])
-    predictions = Predictions(np.array([0, 0]), ("a", "b"), np.array([[1.0, 0.0], [1.0, 0.0]]))
-    loss = reference.log_loss(y, predictions.probabilities)
-    assert score("m", "val", y, predictions).log_loss == pytest.approx(loss, abs=1e-6)
-
-
-def test_score__without_probabilities() -> None:
-    y, predictions = guesses(20, 3, seed=1)
-    found = score("m", "val", y, replace(predictions, probabilities=None))
-    assert found.log_loss is None
-    assert "log_loss" not in found.as_dict()
-
-
-@pytest.mark.parametrize(("right", "n"), [(8, 10), (0, 10), (10, 10), (975, 1000), (1, 1)])
-def test_wilson_interval__equals_scipy(right: int, n: int) -> None:
-    interval = binomtest(right, n).proportion_ci(method="wilson")
-    assert wilson_interval(right, n) == pytest.approx((interval.low, interval.high), abs=2e-6)
 
 
 @pytest.fixture
@@ -147,9 +91,9 @@ def test_evaluate__val_and_train_rows_only_where_asked(
     asked: list[str] = []
     read = FeatureStore.read
 
-    def watched(store: FeatureStore, keys: list[object]) -> object:
-        asked.extend(key.sha256 for key in keys)  # type: ignore[attr-defined]
-        return read(store, keys)  # type: ignore[arg-type]
+    def watched(store: FeatureStore, keys: Sequence[RowKey], out: Any = None) -> Any:
+        asked.extend(key.sha256 for key in keys)
+        return read(store, keys, out)
 
     monkeypatch.setattr(FeatureStore, "read", watched)
     evaluate(trained, "knn")
@@ -229,3 +173,30 @@ def test_looks__model_is_known_by_its_description(trained: Workspace) -> None:
     description = (trained.model_folder("knn") / "model.json").read_bytes()
     assert look["model_sha256"] == hashlib.sha256(description).hexdigest()
     assert look["rows_sha256"] == LabelledFeatures.open(trained).matrix("test").digest
+
+
+def test_evaluate__head_that_demands_a_probability(workspace: Workspace) -> None:
+    train(workspace, "svm", changes={"calibrate": True})
+    rows = LabelledFeatures.open(workspace).matrix("val")
+    predictions = model_folder.load(workspace.model_folder("svm")).predict(rows.X)
+    assert predictions.probabilities is not None
+    confidence = predictions.probabilities.max(axis=1)
+    threshold = float(sorted(confidence)[4] + sorted(confidence)[5]) / 2
+    sure = confidence >= threshold
+    train(workspace, "svm", changes={"calibrate": True, "unsure_below": threshold})
+    evaluate(workspace, "svm")
+    stored = json.loads(workspace.metrics_file("svm", "val").read_bytes())
+    assert stored["unsure_below"] == threshold
+    assert sure.sum() == 7
+    assert stored["coverage"] == pytest.approx(sure.mean(), abs=1e-6)
+    assert stored["accuracy_covered"] == (predictions.codes == rows.y)[sure].mean()
+    assert stored["accuracy"] == pytest.approx((predictions.codes == rows.y).mean(), abs=1e-6)
+    assert 0 <= stored["ece"] <= 1
+    with workspace.confusion_file("svm", "val").open(newline="") as file:
+        assert {row["predicted"] for row in csv.DictReader(file)} <= {"cat", "dog", "owl"}
+
+
+def test_evaluate__pooled_and_standardised_as_in_training(workspace: Workspace) -> None:
+    train(workspace, "logreg", changes={"pooling": "avg", "normalize": "standardize"})
+    assert evaluate(workspace, "logreg").accuracy >= 0.9
+    assert evaluate(workspace, "logreg", "train").ece is None

@@ -16,6 +16,7 @@ CAT = Prediction("photos/a.jpg", "cat", {"cat": 0.625, "dog": 0.25, "owl": 0.093
 DOG = Prediction("b.jpg", "dog", {"dog": 0.5, "cat": 0.5})
 SVM = Prediction("c.jpg", "cat", None)
 BAD = Prediction("d.jpg", None, None, "unsupported_format")
+UNSURE = Prediction("e.jpg", "unsure", {"dog": 0.5625, "cat": 0.4375}, best="dog")
 
 
 def read_csv(text: str) -> list[dict[str, str]]:
@@ -39,6 +40,9 @@ def test_json() -> None:
         {"path": "c.jpg", "label": "cat", "probabilities": None},
         {"path": "d.jpg", "label": None, "probabilities": None, "error": "unsupported_format"},
     ]
+    assert json.loads(as_json([UNSURE], 1)) == [
+        {"path": "e.jpg", "label": "unsure", "probabilities": {"dog": 0.5625}, "best": "dog"}
+    ]
     third = Prediction("a", "x", {"x": 1 / 3, "y": 2 / 3})
     assert json.loads(as_json([third], None))[0]["probabilities"] == third.probabilities  # to the last bit
 
@@ -50,6 +54,15 @@ def test_csv() -> None:
         "c.jpg,cat,,,,,",
         "d.jpg,,unsupported_format,,,,",
     ]
+
+
+def test_unsure__in_table_and_csv() -> None:
+    assert as_table([UNSURE], None).splitlines()[-1].split("  ") == [
+        "e.jpg",
+        "unsure",
+        "dog 0.562, cat 0.438",
+    ]
+    assert as_csv([UNSURE], None).splitlines()[-1] == "e.jpg,unsure,,0.4375,0.5625"
 
 
 def test_csv__classes_called_like_the_other_columns() -> None:

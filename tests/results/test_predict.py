@@ -17,7 +17,6 @@ from click.testing import Result
 
 from pipeline.dataset.manifest import read_manifest
 from pipeline.dataset.prepare import prepare
-from pipeline.dataset.verdicts import Verdict
 from pipeline.edit_params import write_params
 from pipeline.errors import (
     DamagedShard,
@@ -28,10 +27,11 @@ from pipeline.errors import (
     SourceMissing,
 )
 from pipeline.features.extract import extract
-from pipeline.features.extractor import Extractor
+from pipeline.features.extractor import Execution, Extractor
 from pipeline.features.store import FeatureStore, RowKey
 from pipeline.heads import model_folder
 from pipeline.heads.matrix import LabelledFeatures
+from pipeline.heads.train import train
 from pipeline.results.predict import Prediction, predict
 from pipeline.workspace import Workspace
 from tests.commands.conftest import finished, finished_folder, random_weights
@@ -123,7 +123,7 @@ def test_new_image__as_if_it_had_been_added(
     (before,) = predict(workspace, head, [new[3]])
     shutil.copyfile(new[3], photos / "dog" / "added.png")
     prepare(workspace)
-    extract(workspace, batch_size=7)
+    extract(workspace, Execution(batch_size=7))
     (row,) = [row for row in read_manifest(workspace.manifest_file).rows if row.path == "dog/added.png"]
     features = LabelledFeatures.open(workspace).store.read([RowKey(row.sha256)])
     model = model_folder.load(workspace.model_folder(head))
@@ -297,14 +297,52 @@ def test_files_that_are_no_images__listed_with_the_reason(
     assert [found.label for found in in_folder if found.error] == [None] * 5
 
 
-def test_file_that_changes_after_it_was_looked_into(
-    workspace: Workspace, new: list[str], monkeypatch: pytest.MonkeyPatch
+# --- what the head demands
+
+
+@pytest.fixture
+def demanding(workspace: Workspace, known: list[str]) -> tuple[Workspace, dict[str, float]]:
+    """A linear SVM that is sure of one of the two known images, and the confidence in each."""
+    train(workspace, "linear-svm", changes={"calibrate": True})
+    confidence = {
+        found.path: max(found.probabilities.values())
+        for found in predict(workspace, "linear-svm", known)
+        if found.probabilities
+    }
+    threshold = sum(confidence.values()) / 2
+    train(workspace, "linear-svm", changes={"calibrate": True, "unsure_below": threshold})
+    return workspace, confidence
+
+
+def test_unsure__below_the_probability_that_is_demanded(
+    demanding: tuple[Workspace, dict[str, float]], known: list[str]
 ) -> None:
-    monkeypatch.setattr(
-        "pipeline.results.predict.examine", lambda files: [Verdict("0" * 64, 9, 8, 8) for _ in files]
-    )
-    (prediction,) = predict(workspace, "logreg", [new[0]])
-    assert (prediction.label, prediction.error) == (None, "changed_while_read")
+    workspace, confidence = demanding
+    doubted, trusted = sorted(confidence, key=confidence.__getitem__)
+    found = {prediction.path: prediction for prediction in predict(workspace, "linear-svm", known)}
+    assert (found[doubted].label, found[doubted].best) == ("unsure", Path(doubted).parent.name)
+    assert (found[trusted].label, found[trusted].best) == (Path(trusted).parent.name, None)
+    for path in known:
+        probabilities = found[path].probabilities
+        assert probabilities is not None
+        assert max(probabilities.values()) == confidence[path]
+
+
+def test_unsure__in_json(run: Run, demanding: tuple[Workspace, dict[str, float]], known: list[str]) -> None:
+    found = json.loads(run("predict", "linear-svm", *known, "--format", "json").stdout)
+    assert sorted(prediction["label"] == "unsure" for prediction in found) == [False, True]
+    for prediction in found:
+        best = next(iter(prediction["probabilities"]))
+        assert prediction.get("best", prediction["label"]) == best
+
+
+def test_pooled_head__new_and_stored_images_alike(
+    workspace: Workspace, known: list[str], new: list[str]
+) -> None:
+    train(workspace, "logreg", changes={"pooling": "avg", "normalize": "standardize"})
+    together = predict(workspace, "logreg", [*known, *new])
+    assert [prediction.label for prediction in together[:2]] == ["cat", "dog"]
+    assert predict(workspace, "logreg", [new[3]]) == [together[5]]
 
 
 # --- models

@@ -1,0 +1,86 @@
+"""From image files to the pixels that the network sees, in workers that may die of it.
+
+Owns the way of the pixels between processes. It says nothing about which image a file should be.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.dataset.examiner import look_at
+from pipeline.dataset.verdicts import Verdict
+from pipeline.features.transforms import to_pixels
+from pipeline.params import ExtractParams
+from pipeline.workers import TIMEOUT, ask
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """One file: what it is, and what the network sees of it.
+
+    Attributes
+    ----------
+    verdict : Verdict
+        See there.
+    pixels : ndarray of uint8, shape (image_size, image_size, 3), or None
+        Red, green and blue; None if the verdict has a reason.
+    """
+
+    verdict: Verdict
+    pixels: npt.NDArray[np.uint8] | None
+
+
+def decoded(
+    files: Iterable[Path], params: ExtractParams, *, workers: int, ahead: int, timeout: float = TIMEOUT
+) -> Generator[Decoded, None, None]:
+    """Read, hash, decode, resize and crop image files, in parallel and ahead of their use.
+
+    Parameters
+    ----------
+    files : iterable of Path
+        Anything that can have a name in a folder, absent files included.
+    params : ExtractParams
+        Of these, `resize` and `image_size`.
+    workers : int
+        Processes.
+    ahead : int
+        How many images may wait to be taken.
+    timeout : float
+        Seconds for one image.
+
+    Yields
+    ------
+    Decoded
+        One for each of `files`, in their order; reasons as in `pipeline.dataset.verdicts.examine`.
+    """
+    import numpy as np  # the workers, which import this module too, have no use for it
+
+    size = params.image_size
+    requests = ({"file": os.fspath(file), "resize": params.resize, "image_size": size} for file in files)
+    answers = ask("pipeline.features.decoder", requests, workers=workers, ahead=ahead, timeout=timeout)
+    try:
+        for answer in answers:
+            verdict = Verdict(reason=answer.lost) if answer.lost else Verdict(**answer.values)
+            pixels = np.frombuffer(answer.data, np.uint8) if answer.data else None
+            yield Decoded(verdict, None if pixels is None else pixels.reshape(size, size, 3))
+    finally:
+        answers.close()
+
+
+def answer(request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """Decode ``request["file"]``; this runs in the worker."""
+    verdict, image = look_at(Path(request["file"]))
+    if image is None:
+        return asdict(verdict), b""
+    try:
+        return asdict(verdict), to_pixels(image, request["resize"], request["image_size"]).tobytes()
+    except MemoryError:
+        return asdict(replace(verdict, reason="out_of_memory")), b""

@@ -1,0 +1,149 @@
+"""What a workspace asks for: which images, and which extractor.
+
+Owns how the two are read, and when the network of precision ``int8`` is drawn: with a new store,
+once, from its training images, and never again while the store lives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.console import printable, progress
+from pipeline.dataset.manifest import ImageRow, Manifest, read_manifest
+from pipeline.dataset.sources import image_file, source_root
+from pipeline.errors import SourceError, SourceMissing, WeightsError
+from pipeline.features.decoder import decoded
+from pipeline.features.description import is_store
+from pipeline.features.extractor import Execution, Extractor
+from pipeline.features.identity import Identity, identity_of
+from pipeline.features.lock import locked
+from pipeline.features.quantised import calibration_rows, quantise
+from pipeline.features.store import FeatureStore
+from pipeline.features.weights import Weights, resolve_weights
+from pipeline.files import write_atomically
+from pipeline.params import ExtractParams, read_params
+from pipeline.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What a workspace asks for.
+
+    Attributes
+    ----------
+    params : ExtractParams
+        Which extractor.
+    weights : Weights
+        Its weights.
+    quantised : Path or None
+        Its network, where precision is ``int8``.
+    identity : Identity
+        What these amount to.
+    manifest : Manifest
+        Which images.
+    root : Path
+        The folder that they are in.
+    """
+
+    params: ExtractParams
+    weights: Weights
+    quantised: Path | None
+    identity: Identity
+    manifest: Manifest
+    root: Path
+
+    @classmethod
+    def of(cls, workspace: Workspace, *, draw: bool = True, redraw: bool = False) -> Extraction:
+        """Read what a workspace asks for, and quantise the network where that is still to be done.
+
+        Parameters
+        ----------
+        workspace : Workspace
+            With a manifest.
+        draw : bool, default True
+            Whether a network may be drawn for a store that is still to be made.
+        redraw : bool, default False
+            Draw it even if there is a store: that is to be removed.
+
+        Raises
+        ------
+        ParamsError, ManifestError, WeightsError
+            It cannot be read, or not be had.
+        SourceMissing, SourceError, DeviceError
+            The network is to be drawn, and the images or OpenVINO are not there.
+        """
+        params = read_params(workspace.params_file)
+        manifest = read_manifest(workspace.manifest_file)
+        weights = resolve_weights(params.extract.weights, workspace.root)
+        root = source_root(params.dataset.source, workspace)
+        quantised = None
+        if params.extract.precision == "int8":
+            quantised = workspace.quantised_file
+            if redraw or not is_store(workspace.store_folder):
+                if not draw:
+                    raise WeightsError(
+                        f"{quantised}: there is no quantised network yet. The first `pipeline extract` draws "
+                        f"it from the training images; run that, without --dry-run."
+                    )
+                _draw(quantised, params.extract, weights, manifest, root)
+            else:
+                _refuse_other_precision(workspace, params.extract, weights)
+        identity = identity_of(params.extract, weights, quantised)
+        return cls(params.extract, weights, quantised, identity, manifest, root)
+
+    def extractor(self, execution: Execution) -> Extractor:
+        """Set the network up.
+
+        Raises
+        ------
+        SourceMissing
+            There is nothing to push through it: the folder of the images is not there.
+        WeightsError, DeviceError
+            It cannot be set up.
+        """
+        _require_source(self.root)
+        return Extractor(self.params, self.weights, execution, self.quantised)
+
+
+def _refuse_other_precision(workspace: Workspace, params: ExtractParams, weights: Weights) -> None:
+    """Refuse a store that is not of int8 while there is no network to tell the identity by."""
+    if FeatureStore.open(workspace.store_folder).identity.precision != "int8":
+        asked = replace(identity_of(replace(params, precision="half"), weights), precision="int8")
+        FeatureStore.open(workspace.store_folder, asked)
+
+
+def _draw(file: Path, params: ExtractParams, weights: Weights, manifest: Manifest, root: Path) -> None:
+    """Quantise the network on a sample of the training images, and keep it."""
+    _require_source(root)
+    rows = calibration_rows(manifest.usable)
+    with progress("quantise", len(rows)) as advance:
+        content = quantise(weights, _sample(rows, params, root), advance)
+    with locked(file.parent):
+        write_atomically(file, content)
+
+
+def _sample(rows: Sequence[ImageRow], params: ExtractParams, root: Path) -> npt.NDArray[np.uint8]:
+    files = [image_file(row.path, root) for row in rows]
+    sample = []
+    for row, image in zip(rows, decoded(files, params, workers=1, ahead=8), strict=True):
+        if image.pixels is None or image.verdict.sha256 != row.sha256:
+            reason = image.verdict.reason or "changed_since_prepare"
+            raise SourceError(
+                f"{printable(row.path)}: {reason}, and the network cannot be quantised without it. "
+                f"Run `pipeline prepare --rehash`, which looks at every image anew."
+            )
+        sample.append(image.pixels.transpose(2, 0, 1))
+    return np.stack(sample)
+
+
+def _require_source(root: Path) -> None:
+    if not root.is_dir():
+        raise SourceMissing(
+            f"{printable(str(root))}: the folder of the images is not there, and not all have features yet. "
+            f"Bring it back, or run `pipeline prepare`."
+        )

@@ -1,0 +1,99 @@
+"""Rows in, shards out: collected, and written in the background while the next are computed.
+
+Owns what is computed and not yet stored. Which rows, and what they are, is not its business.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import StoreError
+from pipeline.features.identity import DIMENSION
+from pipeline.features.store import SHARD_ROWS, Features, FeatureStore, RowKey
+
+# Full shards that may wait for the disk: two, so that one slow write holds up nothing.
+_WAITING = 2
+
+
+class ShardWriter:
+    """Write rows to a store, a full shard at a time.
+
+    Used in a ``with`` statement. However that ends (done, Ctrl-C, a device out of memory), rows
+    that were added are stored, in a last shard that is smaller; unless it is the writing that failed.
+
+    Parameters
+    ----------
+    store : FeatureStore
+        Held for writing.
+    made_with : dict of str to str
+        Recorded with each shard.
+
+    Attributes
+    ----------
+    seconds : float
+        Time that its user waited for the disk.
+    """
+
+    def __init__(self, store: FeatureStore, made_with: dict[str, str]) -> None:
+        self._store = store
+        self._made_with = made_with
+        self._keys: list[RowKey] = []
+        self._features = self._empty()
+        self._writing: deque[Future[Any]] = deque()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="write")
+        self.seconds = 0.0
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if not isinstance(error, OSError | StoreError):  # a full disk takes no last shard either
+                self._flush()
+            self._wait(0)
+        finally:
+            self._pool.shutdown(cancel_futures=True)
+
+    def add(self, keys: Sequence[RowKey], features: Features) -> None:
+        """Take rows in; what fills a shard is written.
+
+        Raises
+        ------
+        StoreError, OSError
+            What an earlier shard's writing raised.
+        """
+        taken = 0
+        while taken < len(keys):
+            start = len(self._keys)
+            count = min(SHARD_ROWS - start, len(keys) - taken)
+            self._features[start : start + count] = features[taken : taken + count]
+            self._keys.extend(keys[taken : taken + count])
+            taken += count
+            if len(self._keys) == SHARD_ROWS:
+                self._flush()
+                self._wait(_WAITING)
+
+    def _flush(self) -> None:
+        if self._keys:
+            keys, features = self._keys, self._features[: len(self._keys)]
+            self._keys, self._features = [], self._empty()
+            self._writing.append(self._pool.submit(self._store.add, keys, features, self._made_with))
+
+    def _wait(self, most: int) -> None:
+        """Wait until at most `most` shards are on their way, and raise what the writing of one raised."""
+        started = time.perf_counter()
+        while len(self._writing) > most or (self._writing and self._writing[0].done()):
+            self._writing.popleft().result()
+        self.seconds += time.perf_counter() - started
+
+    def _empty(self) -> Features:
+        return np.empty((SHARD_ROWS, DIMENSION), self._store.identity.storage)

@@ -1,0 +1,159 @@
+"""What a head sees of stored features: positions pooled, rows and columns brought to one scale.
+
+Owns the arithmetic. What a row becomes never depends on the rows beside it, to the last bit: all
+that is learned from other rows, the training rows, is a `Standardization`. It touches no disk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import ModelError
+from pipeline.features.identity import DIMENSION
+from pipeline.params import Normalize, Pooling
+
+Rows = npt.NDArray[np.float32]
+
+#: Channels of VGG16's last layer; each has 7 × 7 = 49 neighbouring columns of a stored row.
+CHANNELS = 512
+# Rows worked on at once: their copies in float64, 3 MB, stay near the processor.
+_BLOCK = 16
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """How stored features become the rows that a head learns from.
+
+    Attributes
+    ----------
+    pooling : {"none", "avg", "max"}
+        Mean or largest of each channel's 49 positions, or all of them.
+    normalize : {"none", "l2", "sqrt_l2", "standardize"}
+        ``l2`` divides a row by its Euclidean length, ``sqrt_l2`` does so after taking signed square
+        roots; a row of zeros stays as it is. ``standardize`` needs the training rows: `rows` leaves it
+        to `Standardization`.
+
+    References
+    ----------
+    F. Perronnin, J. Sánchez, T. Mensink, "Improving the Fisher kernel for large-scale image
+    classification", ECCV 2010 (square roots, then Euclidean length).
+    """
+
+    pooling: Pooling = "none"
+    normalize: Normalize = "none"
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether rows stay as they are stored, but for their type."""
+        return self.pooling == "none" and self.normalize in ("none", "standardize")
+
+    @property
+    def columns(self) -> int:
+        """Columns of a derived row."""
+        return DIMENSION if self.pooling == "none" else CHANNELS
+
+    def rows(self, features: npt.NDArray[np.floating[Any]], out: Rows | None = None) -> Rows:
+        """Derive rows, each on its own.
+
+        Parameters
+        ----------
+        features : ndarray of float16 or float32, shape (n, 25088)
+            As stored: channel after channel. Without pooling any width will do.
+        out : ndarray of float32, shape (n, columns), optional
+            Where to put them.
+
+        Returns
+        -------
+        ndarray of float32, shape (n, columns)
+            `out`, if it was given.
+        """
+        if out is None:
+            width = features.shape[1] if self.pooling == "none" else CHANNELS
+            out = np.empty((len(features), width), np.float32)
+        for start in range(0, len(features), _BLOCK):
+            # Converted first: sums over numbers that NumPy converts as it goes would depend on where its
+            # buffer ends, and so on a row's place.
+            block = features[start : start + _BLOCK].astype(np.float32, order="C")
+            out[start : start + _BLOCK] = self._normalized(self._pooled(block))
+        return out
+
+    def _pooled(self, block: Rows) -> Rows:
+        if self.pooling == "none":
+            return block
+        positions = block.reshape(len(block), CHANNELS, DIMENSION // CHANNELS)  # (n, 512, 49)
+        pooled: Rows = positions.mean(axis=2) if self.pooling == "avg" else positions.max(axis=2)
+        return pooled
+
+    def _normalized(self, block: Rows) -> Rows:
+        if self.normalize in ("none", "standardize"):
+            return block
+        if self.normalize == "sqrt_l2":
+            block = np.copysign(np.sqrt(np.abs(block)), block)
+        length = np.sqrt(np.square(block, dtype=np.float64).sum(axis=1, keepdims=True)).astype(np.float32)
+        with np.errstate(invalid="ignore"):  # what is not finite stays so, for the reader to refuse
+            np.divide(block, length, out=block, where=length > 0)
+        return block
+
+
+@dataclass(frozen=True, eq=False)
+class Standardization:
+    """Mean and scale of each column, of the training rows.
+
+    Attributes
+    ----------
+    mean, scale : ndarray of float32, shape (columns,)
+        `scale` is the standard deviation, and 1 for a constant column.
+    """
+
+    mean: Rows
+    scale: Rows
+
+    @classmethod
+    def fit(cls, X: Rows) -> Standardization:
+        """Take mean and scale from rows, in blocks, so that no float64 copy of them is made."""
+        blocks = [X[start : start + _BLOCK] for start in range(0, len(X), _BLOCK)]
+        mean = sum(block.sum(axis=0, dtype=np.float64) for block in blocks) / len(X)
+        variance = sum(np.square(block - mean).sum(axis=0) for block in blocks) / len(X)
+        scale = np.sqrt(variance)
+        # What deviates by less than float32 can tell from the mean is constant.
+        scale[scale <= np.abs(mean) * np.finfo(np.float32).eps] = 1
+        return cls(mean.astype(np.float32), scale.astype(np.float32))
+
+    def apply(self, X: Rows, out: Rows | None = None) -> Rows:
+        """Subtract the mean and divide by the scale; into `out` (it may be `X`), or a new array."""
+        out = np.subtract(X, self.mean, out=out)
+        return np.divide(out, self.scale, out=out)
+
+    def as_bytes(self) -> bytes:
+        """Return both as safetensors."""
+        from safetensors.numpy import save
+
+        return save({"mean": self.mean, "scale": self.scale})
+
+    @classmethod
+    def from_bytes(cls, data: bytes, columns: int) -> Standardization:
+        """Rebuild it from `as_bytes`.
+
+        Raises
+        ------
+        ModelError
+            It is malformed, or not of so many columns.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        try:
+            tensors = load(data)
+            mean, scale = tensors["mean"], tensors["scale"]
+        except (SafetensorError, KeyError) as error:
+            raise ModelError(f"it holds no mean and scale ({error})") from None
+        for tensor in (mean, scale):
+            if tensor.dtype != np.float32 or tensor.shape != (columns,) or not np.isfinite(tensor).all():
+                raise ModelError(f"expected {columns} finite numbers, found {tensor.dtype}{tensor.shape}")
+        if not (scale > 0).all():
+            raise ModelError("expected scales above 0")
+        return cls(mean, scale)

@@ -1,0 +1,218 @@
+"""One minimiser for many linear heads on the same rows.
+
+Owns the iteration: limited-memory BFGS [1]_ on every problem at once, so that the products with
+the rows are two matrix products an iteration. Each problem has its own step length, and leaves
+when it has converged. A problem's result depends on the others by rounding only.
+
+References
+----------
+.. [1] J. Nocedal, S. Wright, "Numerical Optimization", 2nd edition (2006), algorithm 7.4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.heads.linear.losses import Evaluation
+from pipeline.heads.linear.problems import Problems, columns_of
+from pipeline.heads.linear.rows import Array, Rows
+from pipeline.heads.linear.search import step_lengths
+
+Float64 = npt.NDArray[np.float64]
+
+_MEMORY = 3  # pairs; more save no iteration, as the preconditioner knows most of the curvature
+
+
+@dataclass
+class Solution:
+    """Where the minimiser ended.
+
+    Attributes
+    ----------
+    heads : ndarray in the dtype of the rows, shape (r + 1, problems * width)
+        Coefficients, and the intercept last.
+    iterations : ndarray of int64, shape (problems,)
+    converged : ndarray of bool, shape (problems,)
+    """
+
+    heads: Array
+    iterations: npt.NDArray[np.int64]
+    converged: npt.NDArray[np.bool_]
+
+
+def minimise(rows: Rows, problems: Problems, tolerance: float, max_iterations: int) -> Solution:
+    """Fit all problems.
+
+    Parameters
+    ----------
+    rows : Rows
+    problems : Problems
+    tolerance : float
+        A problem has converged when the norm of its gradient is at most this share of what it is
+        for the head that sees no feature, and the objective is certain to be within the share's
+        square root of its minimum. Unlike an absolute tolerance that means the same whatever the
+        scale of the features, and the same on a factor as on the rows themselves. The second
+        condition is for little regularisation: there the gradient vanishes as soon as every row is
+        on its right side, long before the head has turned to where it separates new rows.
+    max_iterations : int
+        After so many a problem is given up where it is.
+    """
+    count = len(problems.penalties)
+    descent = _Descent(rows, problems)
+    solution = Solution(descent.heads.copy(), np.zeros(count, np.int64), np.zeros(count, np.bool_))
+    active = np.arange(count)
+    for iteration in range(max_iterations + 1):
+        converged = descent.converged(tolerance)
+        leaving = converged | descent.stuck | (iteration == max_iterations)
+        if leaving.any():
+            gone, width = active[leaving], problems.width
+            columns = columns_of(np.flatnonzero(leaving), width)
+            solution.heads[:, columns_of(gone, width)] = descent.heads[:, columns]
+            solution.iterations[gone] = iteration
+            solution.converged[gone] = converged[leaving]
+            active = active[~leaving]
+            descent.keep(np.flatnonzero(~leaving))
+        if not active.size:
+            break
+        descent.step()
+    return solution
+
+
+class _Descent:
+    """The problems that have not converged, and where each of them stands."""
+
+    def __init__(self, rows: Rows, problems: Problems) -> None:
+        self._rows = rows
+        self._problems = problems
+        dtype = rows.matrix.dtype
+        self.heads: Array = np.zeros((rows.matrix.shape[1] + 1, problems.targets.shape[1]), dtype)
+        self.heads[-1] = problems.loss.constant(problems.targets, problems.weights, problems.penalties)
+        self._scores = rows.scores(self.heads)  # (n, columns)
+        self._at = problems.loss(self._scores, problems.targets, problems.weights)
+        self._gradient = self._gradient_here()
+        self._pairs: list[tuple[Array, Array, Float64]] = []  # step, change of gradient, 1 / their product
+        self._reference = self._gradient_norms()
+        self.stuck = np.zeros(len(problems.penalties), np.bool_)
+
+    def converged(self, tolerance: float) -> npt.NDArray[np.bool_]:
+        """See which problems have converged, as `minimise` defines it."""
+        problems = self._problems
+        ridge = self._by_problem(_dots(self.heads, self._ridge(self.heads))) / 2
+        # The strong convexity that the penalty brings bounds how far above its minimum a problem stands.
+        above = np.sqrt(2 * problems.penalties * np.sqrt(tolerance) * (self._at.value + ridge))
+        pull = self._by_problem(np.abs(self._at.residuals).sum(axis=0))
+        noise = np.finfo(self.heads.dtype).eps * self._rows.norm * pull  # of a gradient of 0, by rounding
+        close = np.minimum(tolerance * self._reference, above) + noise
+        reached: npt.NDArray[np.bool_] = self._gradient_norms() <= close
+        return reached
+
+    def _gradient_norms(self) -> Float64:
+        """Norms of the problems' gradients; an intercept counts as a feature of the rows' mean norm."""
+        squares = _dots(self._gradient[:-1], self._gradient[:-1])
+        squares += (self._rows.norm * self._gradient[-1].astype(np.float64)) ** 2
+        return np.sqrt(self._by_problem(squares))
+
+    def keep(self, problems: npt.NDArray[np.intp]) -> None:
+        """Forget the other problems."""
+        columns = columns_of(problems, self._problems.width)
+        self._problems = self._problems.of(problems)
+        self.heads, self._gradient = self.heads[:, columns], self._gradient[:, columns]
+        self._scores = self._scores[:, columns]
+        self._at = Evaluation(
+            self._at.value[problems], self._at.residuals[:, columns], self._at.curvature[columns]
+        )
+        self._pairs = [(s[:, columns], y[:, columns], inverse[problems]) for s, y, inverse in self._pairs]
+        self._reference, self.stuck = self._reference[problems], self.stuck[problems]
+
+    def step(self) -> None:
+        """Move every problem once."""
+        before = self._gradient
+        direction = self._direction()
+        steps = self._advance(direction)
+        step = direction * self._by_column(steps).astype(direction.dtype)
+        self.heads = self.heads + step
+        self._gradient = self._gradient_here()
+        change = self._gradient - before
+        product = self._by_problem(_dots(step, change))
+        useful = product > 0  # not so for a problem that is stuck
+        inverse = np.where(useful, 1 / np.where(useful, product, 1), 0)
+        self._pairs = [*self._pairs, (step, change, inverse)][-_MEMORY:]
+        self.stuck = steps == 0
+
+    def _direction(self) -> Array:
+        """Two loops over the pairs, with the rows' preconditioner between them."""
+        dtype = self._gradient.dtype
+        direction = -self._gradient
+        shares = []
+        for step, change, inverse in reversed(self._pairs):
+            shares.append(self._by_column(inverse * self._by_problem(_dots(step, direction))))
+            direction -= shares[-1].astype(dtype) * change
+        # A problem whose rows are all far on their right side has no curvature left to speak of.
+        weight = self._by_column(self._problems.weights.sum(axis=0))
+        curvature = np.maximum(self._at.curvature, 1e-12 * weight)
+        direction = self._rows.precondition(direction, curvature, *self._penalties)
+        for (step, change, inverse), share in zip(self._pairs, reversed(shares), strict=True):
+            other = self._by_column(inverse * self._by_problem(_dots(change, direction)))
+            direction += (share - other).astype(dtype) * step
+        return direction
+
+    def _advance(self, direction: Array) -> Float64:
+        """Go along `direction` and return the step lengths; scores and loss are brought up to date.
+
+        Scores are linear in the step, so that no trial needs a product with the rows.
+        """
+        problems, start, before = self._problems, self._scores, self._at
+        moved = self._rows.scores(direction)
+        penalised = self._ridge(direction)
+        linear = self._by_problem(_dots(self.heads, penalised))
+        square = self._by_problem(_dots(direction, penalised))
+        slope = self._by_problem(_dots(before.residuals, moved)) + linear
+        self._scores = np.empty_like(start)
+        self._at = Evaluation(*(np.empty_like(part) for part in before))
+
+        def evaluate(some: npt.NDArray[np.intp], lengths: Float64) -> tuple[Float64, Float64]:
+            columns, those = columns_of(some, problems.width), problems.of(some)
+            scores = start[:, columns] + self._by_column(lengths) * moved[:, columns]
+            at = problems.loss(scores, those.targets, those.weights)
+            self._scores[:, columns] = scores
+            self._at.value[some], self._at.residuals[:, columns], self._at.curvature[columns] = at
+            slopes = self._by_problem(_dots(at.residuals, moved[:, columns]))
+            return (
+                at.value + lengths * linear[some] + lengths**2 / 2 * square[some],
+                slopes + linear[some] + lengths * square[some],
+            )
+
+        return step_lengths(evaluate, before.value, slope)
+
+    def _gradient_here(self) -> Array:
+        gradient = self._rows.gradient(self._at.residuals)
+        gradient += self._ridge(self.heads)
+        return gradient
+
+    def _ridge(self, heads: Array) -> Array:
+        """Gradient of the penalties at `heads`; linear in them."""
+        gradient = heads * self._penalties[0].astype(heads.dtype)
+        gradient[-1] = heads[-1] * self._penalties[1]
+        return gradient
+
+    @property
+    def _penalties(self) -> tuple[Float64, Float64]:
+        """Of the coefficients and of the intercept, for each column."""
+        penalties = self._by_column(self._problems.penalties)
+        return penalties, penalties * self._problems.loss.intercept_penalised
+
+    def _by_problem(self, columns: Float64) -> Float64:
+        sums: Float64 = columns.reshape(-1, self._problems.width).sum(axis=1)
+        return sums
+
+    def _by_column(self, problems: Float64) -> Float64:
+        return np.repeat(problems, self._problems.width)
+
+
+def _dots(left: Array, right: Array) -> Float64:
+    """Inner products of columns, summed in float64."""
+    products: Float64 = np.einsum("ij,ij->j", left, right, dtype=np.float64)
+    return products

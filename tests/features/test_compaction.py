@@ -1,0 +1,320 @@
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.dataset.manifest import write_manifest
+from pipeline.errors import DamagedShard, ManifestError, MissingRows, StoreError, StoreLocked
+from pipeline.features import compaction
+from pipeline.features.compaction import CompactionReport, compact
+from pipeline.features.identity import Identity
+from pipeline.features.store import FeatureStore, RowKey, locked
+from pipeline.workspace import Workspace
+from tests.features.conftest import MADE_WITH, listing, python_path, shards_of, some_features, stat_of
+from tests.features.stocks import holds, key_of, list_images, stock
+
+FULL = 4
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compaction, "SHARD_ROWS", FULL)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """No image, no store."""
+    (tmp_path / "params.yaml").write_text("dataset: {source: photos}\n")
+    return Workspace(tmp_path)
+
+
+def rows_per_shard(workspace: Workspace) -> list[int]:
+    store = FeatureStore.open(workspace.store_folder)
+    return sorted(len(store.format.contents(path).keys) for path in store.shards())
+
+
+def test_compact__drops_what_no_image_names_and_merges_the_rest(
+    workspace: Workspace, identity: Identity
+) -> None:
+    stock(workspace.store_folder, identity, [range(4), range(4, 8), [8], [9, 10], [11, 12, 13]])
+    list_images(workspace, [0, 1, 2, 3, 5, 8, 9, 11, 12, 13])
+    before = sum(map(len, shards_of(workspace).values()))
+    report = compact(workspace)
+    assert holds(workspace.store_folder, [0, 1, 2, 3, 5, 8, 9, 11, 12, 13])
+    assert rows_per_shard(workspace) == [2, 4, 4]
+    after = sum(map(len, shards_of(workspace).values()))
+    assert report == CompactionReport(10, 4, 5, 3, 0, before - after)
+    assert FeatureStore.open(workspace.store_folder).faults() == {}
+
+
+def test_compact__full_shards_are_not_touched(workspace: Workspace, identity: Identity) -> None:
+    stock(workspace.store_folder, identity, [range(4), range(4, 8), [8, 9]])
+    list_images(workspace, range(10))
+    before = stat_of(sorted(workspace.store_folder.glob("*.h5")))
+    report = compact(workspace)
+    assert (report.rows_dropped, report.shards_after, report.bytes_freed) == (0, 3, 0)
+    assert stat_of(sorted(workspace.store_folder.glob("*.h5"))) == before
+
+
+def test_compact__twice_is_once(workspace: Workspace, identity: Identity) -> None:
+    stock(workspace.store_folder, identity, [[n] for n in range(11)])
+    list_images(workspace, range(10))
+    assert compact(workspace).shards_after == 3
+    before = stat_of(sorted(workspace.store_folder.glob("*.h5")))
+    report = compact(workspace)
+    assert (report.rows_kept, report.rows_dropped, report.bytes_freed) == (10, 0, 0)
+    assert stat_of(sorted(workspace.store_folder.glob("*.h5"))) == before
+
+
+def test_compact__larger_shards_of_another_release_stay(workspace: Workspace, identity: Identity) -> None:
+    stock(workspace.store_folder, identity, [range(9), [9]])
+    list_images(workspace, range(10))
+    compact(workspace)
+    assert rows_per_shard(workspace) == [1, 9]
+
+
+def test_compact__all_views_of_a_named_image_stay(workspace: Workspace, identity: Identity) -> None:
+    store = FeatureStore.create(workspace.store_folder, identity)
+    keys = [RowKey(key_of(n).sha256, view) for n in range(2) for view in ("center", "hflip")]
+    store.add(keys, some_features(4), MADE_WITH)
+    list_images(workspace, [1])
+    compact(workspace)
+    found = FeatureStore.open(workspace.store_folder)
+    assert found.keys() == set(keys[2:])
+    np.testing.assert_array_equal(found.read(keys[2:]), some_features(4)[2:])
+
+
+def test_compact__repeated_rows_are_kept_once(workspace: Workspace, identity: Identity) -> None:
+    stock(workspace.store_folder, identity, [[0, 1, 2, 3], [3, 2, 1, 0], [2, 4], [4, 5], [5, 5]])
+    list_images(workspace, range(6))
+    report = compact(workspace)
+    assert holds(workspace.store_folder, range(6))
+    assert (report.rows_kept, report.rows_dropped) == (6, 8)
+    assert rows_per_shard(workspace) == [2, 4]
+
+
+def test_compact__rows_keep_the_circumstances_of_their_making(
+    workspace: Workspace, identity: Identity
+) -> None:
+    for numbers, device in (([0, 1], "cpu"), ([2, 3], "cuda"), ([4], "cpu"), ([5], "cuda")):
+        stock(workspace.store_folder, identity, [numbers], {"device": device})
+    list_images(workspace, range(6))
+    compact(workspace)
+    store = FeatureStore.open(workspace.store_folder)
+    found = {}
+    for path in store.shards():
+        keys, made_with = store.format.contents(path)
+        found[made_with["device"]] = set(keys)
+    assert found == {"cpu": {key_of(n) for n in (0, 1, 4)}, "cuda": {key_of(n) for n in (2, 3, 5)}}
+    assert holds(workspace.store_folder, range(6))
+
+
+def test_compact__float32(workspace: Workspace, identity: Identity) -> None:
+    store = FeatureStore.create(workspace.store_folder, replace(identity, storage="float32"))
+    features = np.random.default_rng(0).random((3, 25088), np.float32)
+    for n in range(3):
+        store.add([key_of(n)], features[n : n + 1], MADE_WITH)
+    list_images(workspace, [0, 2])
+    compact(workspace)
+    found = FeatureStore.open(workspace.store_folder).read([key_of(0), key_of(2)])
+    np.testing.assert_array_equal(found, features[[0, 2]])
+
+
+def test_compact__removes_what_was_put_aside_and_what_a_killed_writer_left(
+    workspace: Workspace, identity: Identity
+) -> None:
+    store = stock(workspace.store_folder, identity, [range(4)])
+    (store.folder / "x.h5.damaged").write_bytes(bytes(700))
+    (store.folder / ".x.h5.12345678.tmp").write_bytes(bytes(50))
+    (store.folder / "notes.txt").write_text("mine")
+    list_images(workspace, range(4))
+    report = compact(workspace)
+    assert (report.set_aside, report.bytes_freed) == (1, 700)
+    assert listing(store.folder) == sorted([*shards_of(workspace), "notes.txt", "store.json"])
+
+
+def test_compact__dry_run_changes_nothing_and_needs_no_lock(workspace: Workspace, identity: Identity) -> None:
+    store = stock(workspace.store_folder, identity, [range(4), [4], [5, 6]])
+    (store.folder / "x.h5.damaged").write_bytes(bytes(700))
+    (store.folder / ".x.h5.12345678.tmp").write_bytes(bytes(50))
+    list_images(workspace, [4, 5])
+    files = [store.folder / name for name in listing(store.folder)]
+    before = stat_of(files)
+    with locked(store.folder):
+        forecast = compact(workspace, dry_run=True)
+    assert stat_of(files) == before
+    report = compact(workspace)
+    assert replace(forecast, bytes_freed=0) == replace(report, bytes_freed=0)
+    assert abs(forecast.bytes_freed - report.bytes_freed) < 10_000
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_compact__no_image_is_used(workspace: Workspace, identity: Identity, dry_run: bool) -> None:
+    stock(workspace.store_folder, identity, [range(3)])
+    list_images(workspace, range(3), status="conflict")
+    with pytest.raises(StoreError, match="uses no image, so that all features would go"):
+        compact(workspace, dry_run=dry_run)
+    assert holds(workspace.store_folder, range(3))
+
+
+def test_compact__nothing_to_work_on(workspace: Workspace, identity: Identity) -> None:
+    with pytest.raises(ManifestError, match="no manifest yet"):
+        compact(workspace)
+    list_images(workspace, range(3))
+    with pytest.raises(MissingRows, match="no features yet"):
+        compact(workspace)
+    FeatureStore.create(workspace.store_folder, identity)
+    assert compact(workspace) == CompactionReport(0, 0, 0, 0, 0, 0)
+
+
+def test_compact__held_by_another(workspace: Workspace, identity: Identity) -> None:
+    stock(workspace.store_folder, identity, [[0], [1]])
+    list_images(workspace, [0])
+    with locked(workspace.store_folder), pytest.raises(StoreLocked):
+        compact(workspace)
+    assert holds(workspace.store_folder, [0, 1])
+
+
+@pytest.mark.parametrize("place", [-1, 60_000])
+def test_compact__damaged_shard_stops_it(workspace: Workspace, identity: Identity, place: int) -> None:
+    """Even if all its rows are elsewhere: which one is whole must be settled before one is dropped."""
+    store = stock(workspace.store_folder, identity, [range(4), [4, 5], [4], [6, 7]])
+    list_images(workspace, range(6))
+    path = next(path for path in store.shards() if store.format.contents(path).keys == [key_of(4), key_of(5)])
+    data = bytearray(path.read_bytes())
+    data[place] ^= 4
+    path.write_bytes(data)
+    before = listing(store.folder)
+    with pytest.raises(
+        DamagedShard, match=rf"1 shard cannot be used, nothing was removed \(first: {path.name}"
+    ):
+        compact(workspace)
+    assert listing(store.folder) == before
+
+
+# Killed
+
+#: Copies a workspace for each way to die, and dies in a child of its own: at the nth renaming or
+#: removal (at once before it), or after some time. Prints how each child ended.
+KILLED = """
+import json, os, shutil, signal, sys, time
+from pathlib import Path
+from pipeline.features import compaction
+from pipeline.workspace import Workspace
+compaction.SHARD_ROWS = 4
+original, copies = Path(sys.argv[1]), Path(sys.argv[2])
+
+def child(folder, dies_at):
+    count = 0
+    def hook(event, arguments):
+        nonlocal count
+        if event in ("os.rename", "os.remove"):
+            count += 1
+            if count == dies_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(hook)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    compaction.compact(Workspace(folder))
+    os._exit(0)
+
+ends = []
+for number, moment in enumerate(json.loads(sys.argv[3])):
+    folder = copies / str(number)
+    shutil.copytree(original, folder)
+    pid = os.fork()
+    if pid == 0:
+        child(folder, moment if isinstance(moment, int) else 0)
+    if isinstance(moment, float):
+        time.sleep(moment)
+        os.kill(pid, signal.SIGKILL)
+    ends.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+print(json.dumps(ends))
+"""
+
+
+def test_compact__killed_at_any_moment_loses_nothing_and_is_finished_by_the_next(
+    workspace: Workspace, identity: Identity, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    numbers = random.Random(5).sample(range(16), 16)
+    shards = [numbers[:4], numbers[4:6], numbers[6:7], numbers[7:10], numbers[10:13], numbers[13:]]
+    stock(workspace.store_folder, identity, [*shards, [100, 101]])
+    named = [*range(5), *range(7, 16)]
+    list_images(workspace, named)
+    finished, copies = (tmp_path_factory.mktemp(name) for name in ("finished", "copies"))
+    shutil.copytree(workspace.root, finished, dirs_exist_ok=True)
+    compact(Workspace(finished))
+    expected = shards_of(Workspace(finished))
+
+    generator = random.Random(6)
+    moments = [*range(1, 14), *(generator.uniform(0, 0.06) for _ in range(10))]
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(workspace.root), str(copies), json.dumps(moments)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=python_path(),
+    )
+    ends = json.loads(done.stdout)
+    assert ends.count(-9) >= 10
+    assert ends[0] == -9
+    for number in range(len(moments)):
+        killed = Workspace(copies / str(number))
+        store = FeatureStore.open(killed.store_folder)
+        assert store.faults() == {}
+        assert store.keys() >= {key_of(n) for n in named}
+        compact(killed)
+        assert shards_of(killed) == expected
+        assert holds(killed.store_folder, named)
+        assert listing(killed.store_folder) == sorted([*expected, "store.json"])
+
+
+def test_compact__full_disk_loses_nothing(
+    workspace: Workspace, identity: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stock(workspace.store_folder, identity, [[n] for n in range(6)])
+    list_images(workspace, range(6))
+    written = []
+    write_bytes = Path.write_bytes
+
+    def nearly_full(path: Path, data: bytes) -> int:
+        written.append(path)
+        if len(written) == 2:
+            write_bytes(path, data[:1000])
+            raise OSError(28, "No space left on device")
+        return write_bytes(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", nearly_full)
+        with pytest.raises(OSError, match="No space left"):
+            compact(workspace)
+    assert holds(workspace.store_folder, range(6))
+    assert rows_per_shard(workspace) == [1, 1, 4]  # what had moved to the first shard was removed
+    compact(workspace)
+    assert holds(workspace.store_folder, range(6))
+    assert rows_per_shard(workspace) == [2, 4]
+
+
+def test_compact__does_not_depend_on_the_order_of_the_manifest_or_of_writing(
+    workspace: Workspace, identity: Identity, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    other = tmp_path_factory.mktemp("other")
+    (other / "params.yaml").write_text("dataset: {source: photos}\n")
+    shards = [[0, 1], [2], [3, 4, 5], [6], [7]]
+    results = []
+    for root, order in ((workspace.root, shards), (other, shards[::-1])):
+        made = Workspace(root)
+        stock(made.store_folder, identity, order)
+        rows = list_images(made, range(1, 8)).rows
+        if root == other:
+            write_manifest(made.manifest_file, [replace(row, path=f"x{row.sha256}.png") for row in rows])
+        compact(made)
+        results.append(shards_of(made))
+    assert results[0] == results[1]
