@@ -10,10 +10,12 @@ same subset of X's. Never for estimators that look at single features.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +30,7 @@ Float64 = npt.NDArray[np.float64]
 MOST_ROWS = 2000
 
 _COLUMNS = 2048  # at once in float64: 16 MB at 1,000 rows, still wide enough for a fast product
-_FORMAT = "1"  # of the cached file; raise it when the meaning of what is in there changes
+_FORMAT = 1  # of the cached file; raise it when the meaning of what is in there changes
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,8 @@ def _packed(factor: Factor, key: str) -> bytes:
     from safetensors.numpy import save
 
     tensors = {"eigenvalues": factor.eigenvalues, "eigenvectors": factor.eigenvectors}
-    return save(tensors, {"format": _FORMAT, "key": key, "sha256": _digest(factor)})
+    # In one entry, as safetensors writes several in no order: the same bytes for the same factor.
+    return save(tensors, {"factor": json.dumps(_about(factor, key))})
 
 
 def _load(path: Path, key: str) -> Factor:
@@ -158,19 +161,22 @@ def _load(path: Path, key: str) -> Factor:
 
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
+            about = json.loads((file.metadata() or {}).get("factor", "{}"))
             factor = Factor(*(file.get_tensor(name) for name in ("eigenvalues", "eigenvectors")))
     except SafetensorError as error:
         raise ValueError(str(error)) from error
-    if metadata.get("format") != _FORMAT or metadata.get("key") != key:
-        raise ValueError("it is another's")
-    if metadata.get("sha256") != _digest(factor):
-        raise ValueError("its numbers have changed")
+    if about != _about(factor, key):
+        raise ValueError("its numbers are not those, or it is another's")
     return factor
 
 
+def _about(factor: Factor, key: str) -> dict[str, Any]:
+    return {"format": _FORMAT, "key": key, "sha256": _digest(factor)}
+
+
 def _digest(factor: Factor) -> str:
-    digest = hashlib.sha256(repr(factor.eigenvectors.shape).encode())
+    digest = hashlib.sha256()
     for array in (factor.eigenvalues, factor.eigenvectors):
+        digest.update(f"{array.dtype.str} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

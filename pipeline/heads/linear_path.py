@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.console import printable
 from pipeline.errors import HeadError
 from pipeline.heads.linear.problems import ClassWeight, Head, Objective, problems_of
 from pipeline.heads.linear.rows import Rows
@@ -151,7 +150,7 @@ def _check(
     for number, (train, test) in enumerate(folds, start=1):
         counts = np.bincount(y[train], minlength=len(classes))
         if not counts.all():
-            missing = printable(classes[int(counts.argmin())])
+            missing = classes[int(counts.argmin())]
             raise HeadError(
                 f"fold {number} of {len(folds)}: no training row of class {missing!r} is left, "
                 f"and a head needs every class. Use fewer folds, or add images of it."

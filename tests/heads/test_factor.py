@@ -179,6 +179,23 @@ def test_load_or_make__damaged(
     assert path.read_bytes() == whole
 
 
+def test_load_or_make__any_bit_flipped(tmp_path: Path) -> None:
+    make = Maker()
+    load_or_make(tmp_path, "this", make)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    random = np.random.default_rng(0)
+    for place in [*range(0, header, 5), *random.integers(header, len(whole), 10)]:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << random.integers(8)
+        path.write_bytes(damaged)
+        before = make.times
+        assert same(load_or_make(tmp_path, "this", make), make.factor)
+        # Spaces around the header's JSON, and the like, may change without a number being another.
+        assert make.times == before + 1 or place < header
+
+
 def test_load_or_make__cannot_be_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "factors").write_text("a file, where a folder should be")
     make = Maker()

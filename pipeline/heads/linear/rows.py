@@ -84,7 +84,9 @@ class Rows:
         left, singular, right = np.linalg.svd(X @ span, full_matrices=False)
         kept = singular > 1e-3 * singular[:1]  # directions weaker than that gain nothing
         squares = singular[kept].astype(np.float64) ** 2
-        tail = max(total - float(squares.sum()), 0.0) / max(min(n, columns) - len(squares), 1)
+        tail = (total - float(squares.sum())) / max(min(n, columns) - len(squares), 1)
+        # Where nothing is outside, nothing but rounding is divided by it.
+        tail = max(tail, 1e-2 * float(squares.min(initial=0)))
         ones = left[:, kept].sum(axis=0, dtype=np.float64) / np.sqrt(n)
         return cls(X, squares, ones, span @ right[kept].T, tail, float(np.sqrt(total / n)))
 
