@@ -72,7 +72,7 @@ def path(root: Path, rounds: int) -> None:
 
         def sweep() -> PathFit:
             factor = load_or_make(kept, matrix.digest, lambda: Factor.of(X))
-            return fit_path(Rows.of_factor(factor), y, classes, folds, STRENGTHS, "logistic")
+            return fit_path(Rows.of_factor(factor, np.float32), y, classes, folds, STRENGTHS, "logistic")
 
         for _ in range(rounds):
             with _timed(seconds, "GridSearchCV(LogisticRegression())"), warnings.catch_warnings():
@@ -154,7 +154,7 @@ def crossover(counts: tuple[int, ...]) -> None:
         part, labels, seconds = X[:count], y[:count], dict[str, list[float]]()
         for _ in range(3):
             with _timed(seconds, "factor"):
-                factored = Rows.of_factor(Factor.of(part))
+                factored = Rows.of_factor(Factor.of(part), np.float32)
             with _timed(seconds, "path on the factor"):
                 fit_path(factored, labels, ("0", "1"), _folds(labels), STRENGTHS, "logistic")
             with _timed(seconds, "path on the features"):

@@ -182,7 +182,7 @@ def test_quantise__a_dead_layer(
 ) -> None:
     """All weights of a layer zero, and with them all activations behind it."""
     weights = replace(resolve_weights("random", Path()), sha256="00" * 32)
-    state = load_weights(weights)
+    state = dict(load_weights(weights))  # others may share it
     state["5.weight"] = np.zeros_like(state["5.weight"])
     monkeypatch.setattr("pipeline.features.quantised.load_weights", lambda _: state)
     file = tmp_path / "quantised"

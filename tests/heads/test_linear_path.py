@@ -23,8 +23,8 @@ NAMES = ("cat", "dog", "owl", "fox")
 #: From hardly any learning to rows learned by heart: each 6 decades.
 STRENGTHS: dict[Objective, list[float]] = {
     "logistic": [1e-8, 1e-6, 1e-4, 1e-2],
-    "squared-hinge": [1e-9, 1e-7, 1e-5, 1e-3],
-    "squared": [1e9, 1e7, 1e5, 1e3],
+    "squared-hinge": [1e-10, 1e-8, 1e-6, 1e-4],
+    "squared": [1e10, 1e8, 1e6, 1e4],
 }
 ESTIMATORS: dict[Objective, Callable[..., Any]] = {
     "logistic": logistic,
@@ -37,12 +37,11 @@ def factored(X: npt.NDArray[np.floating]) -> Rows:
     return Rows.of_factor(Factor.of(X))
 
 
-def exactly(rows: Rows, y: Codes, objective: Objective, **settings: Any) -> PathFit:
-    k = int(y.max()) + 1
-    return fit_path(
-        rows, y, NAMES[:k], stratified(y), STRENGTHS[objective], objective,
-        tolerance=1e-11, max_iterations=20_000, **settings,
-    )  # fmt: skip
+def exactly(rows: Rows, y: Codes, objective: Objective, tolerance: float = 1e-10, **settings: Any) -> PathFit:
+    """Fit to convergence, whatever it takes."""
+    names, folds, strengths = NAMES[: y.max() + 1], stratified(y), STRENGTHS[objective]
+    settings |= {"tolerance": tolerance, "max_iterations": 20_000}
+    return fit_path(rows, y, names, folds, strengths, objective, **settings)
 
 
 def by_scikit_learn(
@@ -63,14 +62,14 @@ def by_scikit_learn(
 
 
 @pytest.mark.parametrize(
-    "class_weight", [None, "balanced", (1.0, 3.0, 0.5, 2.0)], ids=["even", "balanced", "given"]
+    "class_weight", [None, "balanced", (1.0, 3.0, 0.5)], ids=["even", "balanced", "given"]
 )
-@pytest.mark.parametrize("k", [2, 4])
+@pytest.mark.parametrize("k", [2, 3])
 @pytest.mark.parametrize("objective", list(STRENGTHS))
 def test_fit_path__equals_scikit_learn_on_the_features(
     objective: Objective, k: int, class_weight: ClassWeight
 ) -> None:
-    X, y = rows_like_vgg(60, 600, k)
+    X, y = rows_like_vgg(48, 400, k)
     theirs = dict(enumerate(class_weight[:k])) if isinstance(class_weight, tuple) else class_weight
     ours = class_weight[:k] if isinstance(class_weight, tuple) else class_weight
     fit = exactly(factored(X), y, objective, class_weight=ours)
@@ -78,35 +77,36 @@ def test_fit_path__equals_scikit_learn_on_the_features(
     assert fit.converged.all()
     assert fit.held_out.shape == expected.shape
     for found, wanted in zip(fit.held_out, expected, strict=True):
-        np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
+        np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max() + 1e-6)
 
 
-@pytest.mark.parametrize("k", [2, 4])
 @pytest.mark.parametrize("objective", list(STRENGTHS))
 @pytest.mark.parametrize(
-    ("rows", "tolerance"),
+    ("rows", "tolerance", "allowed"),
     [
-        pytest.param(lambda X: Rows.of_features(X.astype(np.float64)), 1e-6, id="features"),
-        pytest.param(lambda X: Rows.of_features(sparse.csr_array(X.astype(np.float64))), 1e-6, id="sparse"),
-        pytest.param(lambda X: Rows.of_features(X.astype(np.float32)), 2e-3, id="features in float32"),
-        pytest.param(lambda X: Rows.of_factor(Factor.of(X), np.float32), 2e-3, id="factor in float32"),
+        pytest.param(lambda X: Rows.of_features(X.astype(np.float64)), 1e-10, 1e-5, id="features"),
+        pytest.param(
+            lambda X: Rows.of_features(sparse.csr_array(X.astype(np.float64))), 1e-10, 1e-5, id="sparse"
+        ),
+        pytest.param(lambda X: Rows.of_features(X.astype(np.float32)), 1e-7, 2e-3, id="features in float32"),
+        pytest.param(lambda X: Rows.of_factor(Factor.of(X), np.float32), 1e-7, 2e-3, id="factor in float32"),
     ],
 )
 def test_fit_path__the_same_on_all_forms_of_rows(
-    rows: Callable[[npt.NDArray[np.float16]], Rows], tolerance: float, objective: Objective, k: int
+    rows: Callable[[Any], Rows], tolerance: float, allowed: float, objective: Objective
 ) -> None:
-    X, y = rows_like_vgg(60, 600, k)
+    X, y = rows_like_vgg(48, 400, 3)
     expected = exactly(factored(X), y, objective).held_out
-    found = exactly(rows(X), y, objective).held_out
+    found = exactly(rows(X), y, objective, tolerance=tolerance).held_out
     for some, wanted in zip(found, expected, strict=True):
-        np.testing.assert_allclose(some, wanted, atol=tolerance * np.abs(wanted).max())
+        np.testing.assert_allclose(some, wanted, atol=allowed * np.abs(wanted).max())
 
 
 def test_fit_path__coefficients_give_the_scores() -> None:
-    X, y = rows_like_vgg(60, 600, 4)
-    factor, folds = Factor.of(X), stratified(rows_like_vgg(60, 600, 4)[1])
+    X, y = rows_like_vgg(48, 400, 4)
+    factor, folds = Factor.of(X), stratified(rows_like_vgg(48, 400, 4)[1])
     fit = fit_path(Rows.of_factor(factor), y, NAMES, folds, [1e-6, 1e-4], "logistic")
-    assert fit.coefficients.shape == (3, 2, 4, 60)
+    assert fit.coefficients.shape == (3, 2, 4, 48)
     assert fit.intercepts.shape == (3, 2, 4)
     assert fit.iterations.shape == fit.converged.shape == (3, 2)
     for fold, (_, test) in enumerate(folds):
@@ -115,10 +115,9 @@ def test_fit_path__coefficients_give_the_scores() -> None:
         np.testing.assert_allclose(scores, fit.held_out[1, test], rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.parametrize("k", [2, 4])
 @pytest.mark.parametrize("objective", list(STRENGTHS))
-def test_fit_path__more_rows_than_columns(objective: Objective, k: int) -> None:
-    X, y = rows_like_vgg(200, 30, k)
+def test_fit_path__more_rows_than_columns(objective: Objective) -> None:
+    X, y = rows_like_vgg(200, 30, 3)
     expected = by_scikit_learn(X, y, objective, None)
     for rows in (factored(X), Rows.of_features(X.astype(np.float64))):
         found = exactly(rows, y, objective).held_out
@@ -144,7 +143,7 @@ def test_fit_path__repeated_rows_and_constant_features(objective: Objective) -> 
 def test_fit_path__nothing_to_learn_from(
     objective: Objective, form: Callable[[npt.NDArray[np.float64]], Rows], value: float
 ) -> None:
-    X, y = np.full((40, 50), value), rows_like_vgg(40, 50, 2)[1]
+    X, y = np.full((40, 50), float(value)), rows_like_vgg(40, 50, 2)[1]
     fit = fit_path(form(X), y, NAMES[:2], stratified(y), [1e-3, 1.0], objective)
     assert fit.converged.all()
     if objective != "squared-hinge":  # whose intercept is penalised
@@ -156,7 +155,7 @@ def test_fit_path__nothing_to_learn_from(
 
 
 def test_fit_path__default_tolerance_is_good_enough_to_choose_by() -> None:
-    X, y = rows_like_vgg(60, 600, 2)
+    X, y = rows_like_vgg(48, 400, 2)
     rows = Rows.of_factor(Factor.of(X), np.float32)
     for objective, strengths in STRENGTHS.items():
         quick = fit_path(rows, y, NAMES[:2], stratified(y), strengths, objective).held_out
@@ -165,12 +164,11 @@ def test_fit_path__default_tolerance_is_good_enough_to_choose_by() -> None:
             np.testing.assert_allclose(found, wanted, atol=0.05 * wanted.std())
 
 
-@pytest.mark.parametrize("k", [2, 4])
 @pytest.mark.parametrize("objective", list(STRENGTHS))
-def test_fit_path__same_bits_again(objective: Objective, k: int) -> None:
-    X, y = rows_like_vgg(60, 600, k)
+def test_fit_path__same_bits_again(objective: Objective) -> None:
+    X, y = rows_like_vgg(48, 400, 3)
     fits = [
-        fit_path(form(X.astype(np.float32)), y, NAMES[:k], stratified(y), STRENGTHS[objective], objective)
+        fit_path(form(X.astype(np.float32)), y, NAMES[:3], stratified(y), STRENGTHS[objective], objective)
         for form in (factored, factored, Rows.of_features, Rows.of_features)
     ]
     for first, second in (fits[:2], fits[2:]):
@@ -178,10 +176,9 @@ def test_fit_path__same_bits_again(objective: Objective, k: int) -> None:
         assert first.coefficients.tobytes() == second.coefficients.tobytes()
 
 
-@pytest.mark.parametrize("k", [2, 4])
 @pytest.mark.parametrize("objective", list(STRENGTHS))
-def test_fit_path__in_batches(monkeypatch: pytest.MonkeyPatch, objective: Objective, k: int) -> None:
-    X, y = rows_like_vgg(60, 600, k)
+def test_fit_path__in_batches(monkeypatch: pytest.MonkeyPatch, objective: Objective) -> None:
+    X, y = rows_like_vgg(48, 400, 3)
     whole = exactly(factored(X), y, objective)
     monkeypatch.setattr(linear_path, "_COLUMNS", 5)
     parts = exactly(factored(X), y, objective)
@@ -191,7 +188,7 @@ def test_fit_path__in_batches(monkeypatch: pytest.MonkeyPatch, objective: Object
 
 
 def test_fit_path__labels_of_held_out_rows_teach_nothing() -> None:
-    X, y = rows_like_vgg(60, 600, 2)
+    X, y = rows_like_vgg(48, 400, 2)
     folds, rows = stratified(y), factored(X)
     changed = y.copy()
     changed[folds[0][1]] ^= 1
@@ -204,25 +201,24 @@ def test_fit_path__labels_of_held_out_rows_teach_nothing() -> None:
 
 
 def test_fit_path__rows_that_no_fold_holds_out() -> None:
-    X, y = rows_like_vgg(60, 600, 2)
+    X, y = rows_like_vgg(48, 400, 2)
     folds = stratified(y)
     fit = fit_path(factored(X), y, NAMES[:2], folds[:2], [1e-4], "logistic")
     kept = np.sort(np.concatenate([folds[0][1], folds[1][1]]))
     np.testing.assert_array_equal(np.flatnonzero(~np.isnan(fit.held_out[0, :, 0])), kept)
 
 
-@pytest.mark.parametrize("k", [2, 3])
 @pytest.mark.parametrize(
     ("objective", "strength"), [("logistic", 1e12), ("squared-hinge", 1e9), ("squared", 1e-9)]
 )
 @pytest.mark.parametrize("form", [factored, Rows.of_features], ids=["factor", "features"])
 def test_fit_path__no_regularisation_to_speak_of(
-    form: Callable[[Any], Rows], objective: Objective, strength: float, k: int
+    form: Callable[[Any], Rows], objective: Objective, strength: float
 ) -> None:
-    X, y = rows_like_vgg(60, 600, k)
+    X, y = rows_like_vgg(48, 400, 3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        fit = fit_path(form(X.astype(np.float32)), y, NAMES[:k], stratified(y), [strength], objective)
+        fit = fit_path(form(X.astype(np.float32)), y, NAMES[:3], stratified(y), [strength], objective)
     assert np.isfinite(fit.held_out).all()
     assert fit.iterations.max() <= linear_path.MAX_ITERATIONS
     train, _ = stratified(y)[0]
@@ -231,7 +227,7 @@ def test_fit_path__no_regularisation_to_speak_of(
 
 
 def test_fit_path__stopped_short_is_said() -> None:
-    X, y = rows_like_vgg(60, 600, 2)
+    X, y = rows_like_vgg(48, 400, 2)
     with pytest.warns(ConvergenceWarning, match=r"^logistic at strength 0.01, 100: .* after 5 iterations$"):
         fit = fit_path(
             factored(X), y, NAMES[:2], stratified(y), [1e-9, 1e-2, 100], "logistic", max_iterations=5

@@ -86,7 +86,7 @@ class Rows:
         squares = singular[kept].astype(np.float64) ** 2
         tail = (total - float(squares.sum())) / max(min(n, columns) - len(squares), 1)
         # Where nothing is outside, nothing but rounding is divided by it.
-        tail = max(tail, 1e-2 * float(squares.min(initial=0)))
+        tail = max(tail, 1e-2 * float(squares[-1:].sum()))
         ones = left[:, kept].sum(axis=0, dtype=np.float64) / np.sqrt(n)
         return cls(X, squares, ones, span @ right[kept].T, tail, float(np.sqrt(total / n)))
 
@@ -124,7 +124,7 @@ class Rows:
         coupling = np.outer(np.sqrt(self.squares / n) * self.ones, curvature) / spread
         # The intercept is eliminated. What that leaves of its own second derivative is summed from terms
         # of 0 or more: as a difference it would drown in rounding.
-        unexplained = max(1 - float(self.ones @ self.ones), 0.0)
+        unexplained = max(1 - float(self.ones @ self.ones), float(np.finfo(dtype).eps))
         own = curvature * (unexplained + self.ones**2 @ (penalties / spread)) + intercept_penalties
         intercepts = (heads[-1] - np.einsum("ij,ij->j", coupling, inside)) / own
         solved = inside / spread - coupling * intercepts

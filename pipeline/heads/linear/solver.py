@@ -95,7 +95,7 @@ class _Descent:
         self._gradient = self._gradient_here()
         self._pairs: list[tuple[Array, Array, Float64]] = []  # step, change of gradient, 1 / their product
         self._reference = self._gradient_norms()
-        self.stuck = np.zeros(len(problems.penalties), np.bool_)
+        self._standing = np.zeros(len(problems.penalties), np.int64)  # for so many steps
 
     def converged(self, tolerance: float) -> npt.NDArray[np.bool_]:
         """See which problems have converged, as `minimise` defines it."""
@@ -108,6 +108,11 @@ class _Descent:
         close = np.minimum(tolerance * self._reference, above) + noise
         reached: npt.NDArray[np.bool_] = self._gradient_norms() <= close
         return reached
+
+    @property
+    def stuck(self) -> npt.NDArray[np.bool_]:
+        """The problems that could not move even when all pairs were forgotten, by rounding."""
+        return self._standing > _MEMORY
 
     def _gradient_norms(self) -> Float64:
         """Norms of the problems' gradients; an intercept counts as a feature of the rows' mean norm."""
@@ -125,7 +130,7 @@ class _Descent:
             self._at.value[problems], self._at.residuals[:, columns], self._at.curvature[columns]
         )
         self._pairs = [(s[:, columns], y[:, columns], inverse[problems]) for s, y, inverse in self._pairs]
-        self._reference, self.stuck = self._reference[problems], self.stuck[problems]
+        self._reference, self._standing = self._reference[problems], self._standing[problems]
 
     def step(self) -> None:
         """Move every problem once."""
@@ -137,10 +142,10 @@ class _Descent:
         self._gradient = self._gradient_here()
         change = self._gradient - before
         product = self._by_problem(_dots(step, change))
-        useful = product > 0  # not so for a problem that is stuck
+        useful = product > 0  # not so for a problem that stands still
         inverse = np.where(useful, 1 / np.where(useful, product, 1), 0)
         self._pairs = [*self._pairs, (step, change, inverse)][-_MEMORY:]
-        self.stuck = steps == 0
+        self._standing = np.where(steps > 0, 0, self._standing + 1)
 
     def _direction(self) -> Array:
         """Two loops over the pairs, with the rows' preconditioner between them."""

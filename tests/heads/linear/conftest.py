@@ -30,7 +30,7 @@ def logistic(C: float, **parameters: Any) -> Any:
     """scikit-learn's, iterated until nothing moves."""
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(C=C, solver="newton-cg", tol=1e-13, max_iter=50_000, **parameters)
+    return LogisticRegression(C=C, solver="newton-cg", tol=1e-11, max_iter=50_000, **parameters)
 
 
 def linear_svm(C: float, **parameters: Any) -> Any:
