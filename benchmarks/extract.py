@@ -12,8 +12,6 @@ machine is noisy for all of them. It wants a folder with one folder a class.
 from __future__ import annotations
 
 import hashlib
-import os
-import platform
 import re
 import shutil
 import statistics
@@ -22,11 +20,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import click
 import numpy as np
+from machine import described
 
 from pipeline import console
 from pipeline.dataset.manifest import ImageRow, write_manifest
@@ -283,22 +281,12 @@ def _rate(images: int, work: Callable[[], object]) -> float:
 
 
 def _say_where(device: str) -> None:
-    import torch
+    processor = None
+    if device == "cuda":
+        import torch
 
-    name = torch.cuda.get_device_name() if device == "cuda" else _processor()
-    click.echo(
-        f"{name}, {os.cpu_count()} cores; Python {platform.python_version()}, torch {version('torch')}"
-    )
-
-
-def _processor() -> str:
-    try:
-        info = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.processor()
-    model = re.search(r"^model name\s*: (.*)$", info, re.MULTILINE)
-    flags = [flag for flag in ("avx2", "avx512_vnni", "avx512_bf16", "amx_bf16") if flag in info]
-    return f"{model[1] if model else platform.machine()} ({', '.join(flags)})"
+        processor = torch.cuda.get_device_name()
+    click.echo(described("torch", processor=processor))
 
 
 if __name__ == "__main__":

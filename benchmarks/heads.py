@@ -12,9 +12,6 @@ noisy for both. It wants a workspace whose features are extracted, and changes n
 
 from __future__ import annotations
 
-import os
-import platform
-import re
 import shutil
 import statistics
 import subprocess
@@ -24,13 +21,13 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 import numpy.typing as npt
+from machine import described
 
 from pipeline import console
 from pipeline.features.identity import DIMENSION
@@ -230,17 +227,7 @@ def _print_ratios(seconds: dict[str, list[float]]) -> None:
 
 
 def _say_where() -> None:
-    packages = ", ".join(f"{name} {version(name)}" for name in ("numpy", "scipy", "scikit-learn"))
-    click.echo(f"{_processor()}, {os.cpu_count()} cores; Python {platform.python_version()}, {packages}")
-
-
-def _processor() -> str:
-    try:
-        info = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.processor()
-    model = re.search(r"^model name\s*: (.*)$", info, re.MULTILINE)
-    return model[1] if model else platform.machine()
+    click.echo(described("numpy", "scipy", "scikit-learn"))
 
 
 if __name__ == "__main__":

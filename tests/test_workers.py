@@ -16,6 +16,7 @@ import pytest
 from pipeline import workers
 from pipeline.errors import PipelineError
 from pipeline.workers import Answer, ask
+from tests import hostile
 
 ODD = """
 import os, signal, time
@@ -46,8 +47,7 @@ def answer(request):
 def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Name of a module that answers as it is told."""
     (tmp_path / "odd_answers.py").write_text(textwrap.dedent(ODD))
-    path = os.pathsep.join([str(tmp_path), workers._python_path()])
-    monkeypatch.setattr(workers, "_python_path", lambda: path)
+    hostile.put_on_path(monkeypatch, tmp_path)
     return "odd_answers"
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 import click
 
 from pipeline.commands import DEVICES, workspace_of
+from pipeline.workers import TIMEOUT
 
 
 @click.command(
@@ -41,7 +42,7 @@ from pipeline.commands import DEVICES, workspace_of
 @click.option(
     "--timeout",
     type=click.FloatRange(0, min_open=True),
-    default=10.0,
+    default=TIMEOUT,
     show_default=True,
     metavar="SECONDS",
     help="For reading and decoding one image; what takes longer is listed in cache/failed.csv.",

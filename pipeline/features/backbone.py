@@ -17,9 +17,6 @@ import numpy.typing as npt
 from pipeline.errors import DeviceError
 from pipeline.features.weights import Weights
 
-#: What can run the network.
-BACKENDS = ("auto", "torch", "openvino")
-
 # Where Linux has these, there may be a GPU that torch can use: NVIDIA's, one seen from WSL, AMD's.
 _GPU_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 

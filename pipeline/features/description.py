@@ -42,6 +42,11 @@ def read_description(folder: Path) -> Identity:
         ) from None
 
 
+def remove_description(folder: Path) -> None:
+    """Make a folder no feature store any more; to be called with the folder locked."""
+    (folder / _NAME).unlink(missing_ok=True)
+
+
 def write_description(folder: Path, identity: Identity) -> None:
     """Say whose features a folder holds; to be called with the folder locked."""
     write_json(folder / _NAME, {"format": FORMAT, "identity": identity.as_dict()})

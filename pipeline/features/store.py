@@ -18,7 +18,7 @@ import numpy as np
 from pipeline.console import progress
 from pipeline.errors import MissingRows, StoreError
 from pipeline.features.catalogue import Catalogue
-from pipeline.features.description import is_store, read_description, write_description
+from pipeline.features.description import is_store, read_description, remove_description, write_description
 from pipeline.features.identity import DIMENSION, Identity
 from pipeline.features.layout import RowKey
 from pipeline.features.lock import locked
@@ -278,5 +278,5 @@ def clear(folder: Path) -> int:
         for path in shards:
             path.unlink()
         # last: killed half-way, what is left is still a store
-        (folder / "store.json").unlink(missing_ok=True)
+        remove_description(folder)
     return len(shards)

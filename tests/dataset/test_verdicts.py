@@ -20,6 +20,7 @@ from pipeline.dataset import verdicts
 from pipeline.dataset.examiner import look_at
 from pipeline.dataset.verdicts import Verdict, examine
 from pipeline.errors import PipelineError
+from tests import hostile
 
 BAD_IMAGES = Path(__file__).parents[3] / "shared" / "bad-images"
 
@@ -151,33 +152,8 @@ def test_a_file_too_large_is_not_read(tmp_path: Path) -> None:
     assert [verdict.reason for verdict in examine([sparse])] == ["too_large"]
 
 
-def examiner_that(monkeypatch: pytest.MonkeyPatch, folder: Path, preamble: str) -> None:
-    """Have examiners run `preamble` first, by a module in front of everything else on their path."""
-    (folder / "sitecustomize.py").write_text(preamble)
-    monkeypatch.setattr(
-        workers, "_python_path", lambda: os.pathsep.join([str(folder), str(Path(__file__).parents[2])])
-    )
-
-
-HOSTILE = """
-import os, signal, time
-from pipeline import workers
-from pipeline.dataset import examiner
-real = examiner.decode
-def decode(data):
-    if data == b"crash":
-        os.kill(os.getpid(), signal.SIGSEGV)
-    if data == b"hang":
-        time.sleep(60)
-    if data == b"bomb":
-        bytes(3 * workers.MAX_MEMORY)
-    return real(data)
-examiner.decode = decode
-"""
-
-
 def test_crash_and_hang_cost_one_image_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    examiner_that(monkeypatch, tmp_path, HOSTILE)
+    hostile.run_first(monkeypatch, tmp_path, hostile.DECODER)
     monkeypatch.setattr(verdicts, "ask", functools.partial(workers.ask, timeout=1))
     contents = [png(), b"crash", png(), b"hang", png(), b"crash", png()]
     files = [tmp_path / f"{index}.png" for index in range(len(contents))]
@@ -190,7 +166,7 @@ def test_crash_and_hang_cost_one_image_each(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds a process to RLIMIT_AS")
 def test_memory_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    examiner_that(
+    hostile.run_first(
         monkeypatch,
         tmp_path,
         """
@@ -214,7 +190,7 @@ def test_a_broken_installation_is_said_and_not_put_on_the_images(
     image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "PIL.py").write_text("raise ImportError('no Pillow here')")
-    examiner_that(monkeypatch, tmp_path, "")
+    hostile.run_first(monkeypatch, tmp_path, "")
     with pytest.raises(PipelineError, match="did not start"):
         list(examine([image, image]))
     assert children() == set()

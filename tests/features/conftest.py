@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +164,20 @@ def listing(folder: Path) -> list[str]:
 def stat_of(paths: Sequence[Path]) -> list[tuple[int, int]]:
     """Inode and time of change: whether files were written again."""
     return [(path.stat().st_ino, path.stat().st_mtime_ns) for path in paths]
+
+
+@contextlib.contextmanager
+def disk_full_at(count: int) -> Iterator[None]:
+    """Have the file that is written as number `count` find the disk full, half-way through."""
+    write_bytes, written = Path.write_bytes, []
+
+    def nearly_full(path: Path, data: bytes) -> int:
+        written.append(path)
+        if len(written) == count:
+            write_bytes(path, data[:1000])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write_bytes(path, data)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "write_bytes", nearly_full)
+        yield

@@ -13,7 +13,7 @@ from pipeline.features.adoption import ImportReport, take_in
 from pipeline.features.identity import Identity
 from pipeline.features.store import FeatureStore, locked
 from pipeline.workspace import Workspace
-from tests.features.conftest import listing, shards_of, stat_of
+from tests.features.conftest import disk_full_at, listing, shards_of, stat_of
 from tests.features.stocks import holds, key_of, stock
 
 
@@ -198,23 +198,9 @@ def test_take_in__description_that_would_wait_for_ever(workspace: Workspace, tmp
         take_in(workspace, tmp_path)
 
 
-def test_take_in__full_disk_keeps_what_came_in(
-    workspace: Workspace, other: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written = []
-    write_bytes = Path.write_bytes
-
-    def nearly_full(path: Path, data: bytes) -> int:
-        written.append(path)
-        if len(written) == 3:  # after store.json and a shard
-            write_bytes(path, data[:1000])
-            raise OSError(28, "No space left on device")
-        return write_bytes(path, data)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", nearly_full)
-        with pytest.raises(OSError, match="No space left"):
-            take_in(workspace, other.root)
+def test_take_in__full_disk_keeps_what_came_in(workspace: Workspace, other: Workspace) -> None:
+    with disk_full_at(3), pytest.raises(OSError, match="No space left"):  # after store.json and a shard
+        take_in(workspace, other.root)
     assert len(shards_of(workspace)) == 1
     assert listing(workspace.store_folder) == sorted([*shards_of(workspace), "store.json"])
     assert take_in(workspace, other.root).rows == 4

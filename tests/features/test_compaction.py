@@ -18,7 +18,15 @@ from pipeline.features.compaction import CompactionReport, compact
 from pipeline.features.identity import Identity
 from pipeline.features.store import FeatureStore, RowKey, locked
 from pipeline.workspace import Workspace
-from tests.features.conftest import MADE_WITH, listing, python_path, shards_of, some_features, stat_of
+from tests.features.conftest import (
+    MADE_WITH,
+    disk_full_at,
+    listing,
+    python_path,
+    shards_of,
+    some_features,
+    stat_of,
+)
 from tests.features.stocks import holds, key_of, list_images, stock
 
 FULL = 4
@@ -276,25 +284,11 @@ def test_compact__killed_at_any_moment_loses_nothing_and_is_finished_by_the_next
         assert listing(killed.store_folder) == sorted([*expected, "store.json"])
 
 
-def test_compact__full_disk_loses_nothing(
-    workspace: Workspace, identity: Identity, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_compact__full_disk_loses_nothing(workspace: Workspace, identity: Identity) -> None:
     stock(workspace.store_folder, identity, [[n] for n in range(6)])
     list_images(workspace, range(6))
-    written = []
-    write_bytes = Path.write_bytes
-
-    def nearly_full(path: Path, data: bytes) -> int:
-        written.append(path)
-        if len(written) == 2:
-            write_bytes(path, data[:1000])
-            raise OSError(28, "No space left on device")
-        return write_bytes(path, data)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", nearly_full)
-        with pytest.raises(OSError, match="No space left"):
-            compact(workspace)
+    with disk_full_at(2), pytest.raises(OSError, match="No space left"):
+        compact(workspace)
     assert holds(workspace.store_folder, range(6))
     assert rows_per_shard(workspace) == [1, 1, 4]  # what had moved to the first shard was removed
     compact(workspace)

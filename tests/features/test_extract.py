@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import csv
-import errno
 import os
 import random
 import shutil
@@ -20,7 +19,6 @@ import pytest
 import torch
 from torchvision.models import vgg16
 
-from pipeline import workers
 from pipeline.dataset.images import decode
 from pipeline.dataset.manifest import read_manifest, write_manifest
 from pipeline.errors import (
@@ -43,8 +41,10 @@ from pipeline.features.transforms import to_pixels
 from pipeline.features.weights import load_weights, resolve_weights
 from pipeline.params import read_params
 from pipeline.workspace import Workspace
+from tests import hostile
 from tests.features.conftest import (
     PARAMS,
+    disk_full_at,
     listing,
     manifest_of,
     python_path,
@@ -495,20 +495,6 @@ def test_extract__interrupted_keeps_what_was_computed_and_leaves_nothing_running
     assert extract(workspace) == ExtractReport(images=10, computed=4, reused=6, copies=0)
 
 
-HOSTILE = """
-import os, signal, time
-from pipeline.dataset import examiner
-real = examiner.decode
-def decode(data):
-    if data == b"crash":
-        os.kill(os.getpid(), signal.SIGSEGV)
-    if data == b"hang":
-        time.sleep(60)
-    return real(data)
-examiner.decode = decode
-"""
-
-
 @pytest.mark.usefixtures("quick")
 def test_extract__image_that_crashes_or_hangs_its_decoder(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -517,9 +503,7 @@ def test_extract__image_that_crashes_or_hangs_its_decoder(
     (photos / "cat" / "crash.png").write_bytes(b"crash")
     (photos / "dog" / "hang.png").write_bytes(b"hang")
     manifest_of(workspace)
-    (tmp_path / "sitecustomize.py").write_text(HOSTILE)  # ahead of everything else in the workers
-    path = os.pathsep.join([str(tmp_path), workers._python_path()])
-    monkeypatch.setattr(workers, "_python_path", lambda: path)
+    hostile.run_first(monkeypatch, tmp_path, hostile.DECODER)
     with pytest.raises(SourceError, match="2 of 12 images could not be read again, the others are stored"):
         extract(workspace, Execution(timeout=1))
     expected = [["path", "reason"], ["cat/crash.png", "decoder_crashed"], ["dog/hang.png", "timeout"]]
@@ -534,21 +518,11 @@ def test_extract__simulated_full_disk(new_workspace: NewWorkspace, monkeypatch: 
     small_shards(monkeypatch, 4)
     workspace, reference = new_workspace("full"), new_workspace("reference")
     extract(reference)
-    write = Path.write_bytes
-    written = []
-
-    def full(path: Path, data: bytes) -> int:
-        if path.parent == workspace.store_folder and "store.json" not in path.name:
-            written.append(path)
-            if len(written) == 2:
-                write(path, data[:5000])
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return write(path, data)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", full)
-        with pytest.raises(OSError, match="No space left on device") as caught:
-            extract(workspace)
+    with (
+        disk_full_at(3),
+        pytest.raises(OSError, match="No space left on device") as caught,
+    ):  # store.json, a shard
+        extract(workspace)
     assert str(caught.value.filename).startswith(str(workspace.store_folder))
     assert len(listing(workspace.store_folder)) == 2  # store.json, and the shard that was finished
     assert not workspace.index_file.exists()
