@@ -48,7 +48,7 @@ def progress(label: str, total: int, unit: str = "images") -> Iterator[Callable[
     total : int
         How many units there are.
     unit : str, default "images"
-        What is counted.
+        What is counted, in the plural.
 
     Yields
     ------
@@ -97,11 +97,15 @@ def _plain_lines(label: str, total: int, unit: str) -> Iterator[Callable[[int], 
         if now - said >= _PLAIN_INTERVAL and done < total:
             said = now
             rate = done / (now - started)
-            note(f"{label}: {done}/{total} {unit}, {rate:.1f}/s, {(total - done) / rate:.0f} s left")
+            note(f"{label}: {done}/{_units(total, unit)}, {rate:.1f}/s, {(total - done) / rate:.0f} s left")
 
     yield advance
     elapsed = time.monotonic() - started
-    note(f"{label}: {done} {unit} in {elapsed:.1f} s")
+    note(f"{label}: {_units(done, unit)} in {elapsed:.1f} s")
+
+
+def _units(count: int, unit: str) -> str:
+    return counted(count, unit.removesuffix("s"), unit)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:

@@ -116,6 +116,13 @@ def test_progress__quick_work_is_one_line(clock: Clock, capsys: pytest.CaptureFi
     assert capsys.readouterr().err == "check: 3 files in 0.0 s\n"
 
 
+def test_progress__one_is_not_several(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    for unit in ("images", "MB"):
+        with progress("check", 1, unit) as advance:
+            advance(1)
+    assert capsys.readouterr().err == "check: 1 image in 0.0 s\ncheck: 1 MB in 0.0 s\n"
+
+
 def test_progress__failure_claims_nothing(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     def work() -> None:
         with progress("extract", 3):

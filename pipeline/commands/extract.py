@@ -8,7 +8,10 @@ from dataclasses import asdict
 import click
 
 from pipeline.commands import DEVICES, workspace_of
+from pipeline.console import counted, note
 from pipeline.workers import TIMEOUT
+
+_HINT = "new images are found by `pipeline prepare`"
 
 
 @click.command(
@@ -47,8 +50,16 @@ from pipeline.workers import TIMEOUT
     metavar="SECONDS",
     help="For reading and decoding one image; what takes longer is listed in cache/failed.csv.",
 )
-@click.option("--fresh", is_flag=True, help="Remove all stored features first.")
-@click.option("--verify", is_flag=True, help="Hash what is stored first, and make damaged shards again.")
+@click.option(
+    "--fresh",
+    is_flag=True,
+    help="Replace features of another extractor; those of the one in params.yaml are kept.",
+)
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Hash what is stored first; what a damaged shard held, and no other does, is computed again.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what there is to do, and how long it may take.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.pass_context
@@ -72,17 +83,25 @@ def command(
     if dry_run:
         from pipeline.features.forecast import forecast
 
-        if fresh or verify:
-            raise click.UsageError("--dry-run changes nothing: give it without --fresh and --verify.")
-        forecasted = forecast(workspace_of(ctx), execution)
+        if verify:
+            raise click.UsageError("--dry-run changes nothing: give it without --verify.")
+        forecasted = forecast(workspace_of(ctx), execution, fresh=fresh)
         click.echo(json.dumps(asdict(forecasted), indent=2) if as_json else forecasted.told())
+        if not (as_json or forecasted.to_compute):
+            note(_HINT)
         return
-    from pipeline.features.extract import extract
+    from pipeline.features.extract import ImagesFailed, extract
 
-    report = extract(workspace_of(ctx), execution, fresh=fresh, verify=verify)
+    try:
+        report = extract(workspace_of(ctx), execution, fresh=fresh, verify=verify)
+    except ImagesFailed as failed:
+        if as_json:
+            click.echo(json.dumps(asdict(failed.report), indent=2))
+        raise
     if as_json:
         click.echo(json.dumps(asdict(report), indent=2))
     elif report.computed:
-        click.echo(f"{report.computed} images computed, {report.reused} taken from the store")
+        click.echo(f"{counted(report.computed, 'image')} computed, {report.reused} taken from the store")
     else:
-        click.echo(f"nothing to extract: the store holds all {report.images} images")
+        click.echo(f"nothing to extract: the store holds all {counted(report.images, 'image')}")
+        note(_HINT)

@@ -12,6 +12,7 @@ import click
 
 from pipeline.commands import workspace_of
 from pipeline.console import counted, printable, table
+from pipeline.typed import did_you_mean
 
 if TYPE_CHECKING:
     from pipeline.features.upkeep import StoreInfo
@@ -19,7 +20,21 @@ if TYPE_CHECKING:
 _AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 
 
-@click.group(short_help="Look after the stored features.", epilog="Example:  pipeline store verify")
+class _Verbs(click.Group):
+    """A group that says what it has where it is asked for something else."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in self.commands and not args[0].startswith("-"):
+            hint = did_you_mean(args[0], self.commands) or f" There are {', '.join(self.commands)}."
+            ctx.fail(f"No such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=_Verbs, short_help="Look after the stored features.", epilog="Example:  pipeline store verify"
+)
 def command() -> None:
     """Look after the feature store, cache/features/."""
 
@@ -78,7 +93,7 @@ def gc(ctx: click.Context, dry_run: bool, as_json: bool) -> None:
     """Drop features of images that the manifest does not use, and merge small shards.
 
     Images that `--limit` leaves out are not used either: taken in again, they are computed again.
-    Damaged shards that were put aside are removed.
+    Damaged shards that were set aside are removed. Every byte is looked at first, with --dry-run too.
     """
     from pipeline.features.compaction import compact
 
@@ -104,10 +119,10 @@ def gc(ctx: click.Context, dry_run: bool, as_json: bool) -> None:
 @_AS_JSON
 @click.pass_context
 def import_(ctx: click.Context, folder: Path, as_json: bool) -> None:
-    """Take in the features of another store: FOLDER is a workspace, or its cache/features.
+    """Take in the features of another store: FOLDER is a workspace, its cache, or its cache/features.
 
-    Only features of the same extractor are taken, and only shards that hold something new. Each is
-    checked; those that cannot be used are listed with the reason, and the exit code is then 1.
+    Only features of the extractor that is used here are taken, and only shards that hold something new.
+    Each is checked; those that cannot be used are listed with the reason, and the exit code is then 1.
     """
     from pipeline.errors import DamagedShard
     from pipeline.features.adoption import take_in
@@ -149,7 +164,7 @@ def _told(info: StoreInfo) -> str:
         circumstances = ", ".join(f"{name} {value}" for name, value in made.items() if name != "rows")
         lines.append(("made with", f"{circumstances}: {counted(made['rows'], 'row')}"))
     lines += [("identity", f"{name} {value}") for name, value in info.identity.items()]
-    lines += [("unusable", f"{name}; run `pipeline extract --verify`") for name in info.unusable]
+    lines += [("unusable", f"{name}; run `pipeline extract`") for name in info.unusable]
     lines += [("set aside", f"{name}; `pipeline store gc` removes it") for name in info.set_aside]
     return "\n".join(f"{name:<10} {printable(value)}" for name, value in lines)
 

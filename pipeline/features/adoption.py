@@ -1,22 +1,25 @@
 """Taking rows in from another feature store.
 
-The other store is only read, and trusted in nothing: its identity must be the same, every byte
-that is copied is hashed, and links and special files are left alone.
+The other store is only read, and trusted in nothing: its identity must be the one that is here, or
+that is asked for here, every byte that is copied is hashed, and links and special files are left alone.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipeline.console import printable, progress
 from pipeline.errors import DamagedShard, MissingRows, StoreError
 from pipeline.features.description import is_store
+from pipeline.features.identity import Identity, identity_of
 from pipeline.features.lock import locked
 from pipeline.features.quantised import QUANTISED, REMEDY, quantised_digest
 from pipeline.features.store import FeatureStore, RowKey
+from pipeline.features.weights import resolve_weights
 from pipeline.files import write_atomically
+from pipeline.params import read_params
 from pipeline.workspace import Workspace
 
 
@@ -48,16 +51,19 @@ def take_in(workspace: Workspace, folder: Path) -> ImportReport:
     workspace : Workspace
         Its store takes them in; it is made where there is none.
     folder : Path
-        A folder of shards, or the workspace that has one. It is only read.
+        A folder of shards, or the workspace that has one, or its ``cache``. It is only read.
 
     Raises
     ------
     MissingRows
         `folder` is neither.
     IdentityMismatch
-        The two were made by different extractors.
+        The two were made by different extractors; or there is no store yet, and ``params.yaml`` asks for
+        another one than the source's.
+    ParamsError, WeightsError
+        What ``params.yaml`` asks for cannot be told.
     StoreError
-        `folder` is this store.
+        `folder` is this store, or lacks the network that its features were made with.
     StoreLocked
         Another process is writing this store.
     """
@@ -73,6 +79,12 @@ def take_in(workspace: Workspace, folder: Path) -> ImportReport:
             "Only features of the same extractor can stand side by side: nothing was taken in.",
         )
     else:
+        _asked(workspace, source.identity).require(
+            source.identity,
+            f"what {workspace.params_file} asks for",
+            f"the features in {source.folder}",
+            "Change params.yaml, or name a store of that extractor: nothing was taken in.",
+        )
         if source.identity.quantised_sha256:
             _take_network_in(workspace.quantised_file, source)
         store = FeatureStore.create(workspace.store_folder, source.identity)
@@ -89,6 +101,15 @@ def take_in(workspace: Workspace, folder: Path) -> ImportReport:
                 report.rejected[path.name] = fault
             advance(1)
     return report
+
+
+def _asked(workspace: Workspace, source: Identity) -> Identity:
+    """Return what ``params.yaml`` asks for; a network of precision ``int8`` is taken from the source."""
+    params = read_params(workspace.params_file).extract
+    weights = resolve_weights(params.weights, workspace.root)
+    asked = identity_of(replace(params, precision="half"), weights)
+    quantised = source.quantised_sha256 if params.precision == "int8" else ""
+    return replace(asked, precision=params.precision, quantised_sha256=quantised)
 
 
 def _take_network_in(file: Path, source: FeatureStore) -> None:
@@ -122,10 +143,10 @@ def _take_in(store: FeatureStore, stored: set[RowKey], path: Path, report: Impor
 
 
 def _store_folder(folder: Path) -> Path:
-    inside = Workspace(folder).store_folder if (folder / "params.yaml").is_file() else folder
-    if not is_store(inside):
-        raise MissingRows(
-            f"{printable(str(folder))}: not a feature store. Expected a folder with store.json and shards, "
-            f"as cache/features is, or a workspace that has one."
-        )
-    return inside
+    for inside in (folder, folder / "features", folder / "cache" / "features"):
+        if is_store(inside):
+            return inside
+    raise MissingRows(
+        f"{printable(str(folder))}: not a feature store. Expected a folder with store.json and shards, "
+        f"as cache/features is, or a workspace that has one."
+    )

@@ -86,13 +86,11 @@ def open_backbone(
     WeightsError
         The weights, or the quantised network, cannot be loaded.
     """
+    require_possible(precision, device, backend)
     if precision == "int8":
         if quantised is None:
             raise ValueError("precision int8 needs a quantised network")
-        _refuse("extract.precision is int8, which only OpenVINO computes, on a CPU", device, backend)
         backend = "openvino"
-    elif backend == "openvino":
-        _refuse("--backend openvino runs on a CPU", device, backend)
     elif backend == "auto" and _is_openvino_fast() and _chosen(device) == "cpu":
         backend = "openvino"
     if backend == "openvino":
@@ -102,6 +100,20 @@ def open_backbone(
     from pipeline.features.torch_backbone import TorchBackbone, choose_device
 
     return TorchBackbone(weights, precision, choose_device(device))
+
+
+def require_possible(precision: str, device: str, backend: str) -> None:
+    """Refuse what does not go together anywhere, before anything is loaded; parameters as above.
+
+    Raises
+    ------
+    DeviceError
+        ``int8``, or OpenVINO, is asked for together with another device or backend.
+    """
+    if precision == "int8":
+        _refuse("extract.precision is int8, which only OpenVINO computes, on a CPU", device, backend)
+    elif backend == "openvino":
+        _refuse("--backend openvino runs on a CPU", device, backend)
 
 
 def _refuse(reason: str, device: str, backend: str) -> None:

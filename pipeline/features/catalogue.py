@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from pipeline.console import warn
+from pipeline.console import counted, warn
 from pipeline.errors import DamagedShard, MissingRows
 from pipeline.features.layout import RowKey
 from pipeline.features.shard import ShardFormat
@@ -31,13 +31,13 @@ class Catalogue:
 
     @classmethod
     def of(cls, folder: Path, form: ShardFormat, shards: Iterable[Path]) -> Catalogue:
-        """Read the keys in shards; what is no shard is left out, with a warning."""
+        """Read the keys in shards; what is no shard is left out, with a warning: its rows are missing."""
         catalogue = cls(folder)
         for path in shards:
             try:
                 catalogue.add(path, form.contents(path).keys)
             except (DamagedShard, MissingRows, OSError) as error:
-                warn(f"{error} Its rows count as missing.")
+                warn(str(error))
                 catalogue._unusable.append(path)
         return catalogue
 
@@ -59,9 +59,9 @@ class Catalogue:
         """
         missing = [key for key in keys if key not in self._shards]
         if missing:
-            damaged = f" {self._unusable[0]} is damaged." if self._unusable else ""
+            damaged = f" {self._unusable[0]} cannot be used." if self._unusable else ""
             raise MissingRows(
-                f"{self._folder} lacks the features of {len(missing)} of {len(keys)} images "
+                f"{self._folder} lacks the features of {len(missing)} of {counted(len(keys), 'image')} "
                 f"(first: {missing[0].sha256[:12]}…, view {missing[0].view}).{damaged} "
                 f"Run `pipeline extract`."
             )

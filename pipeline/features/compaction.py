@@ -94,7 +94,7 @@ def compact(workspace: Workspace, *, dry_run: bool = False) -> CompactionReport:
     workspace : Workspace
         Its manifest names the rows that stay, whatever their view.
     dry_run : bool, default False
-        Say what would be done, and do nothing; nothing is hashed either.
+        Say what would be done, and do nothing; what would stop it stops this, too.
 
     Raises
     ------
@@ -113,14 +113,13 @@ def compact(workspace: Workspace, *, dry_run: bool = False) -> CompactionReport:
     if not named:
         raise StoreError(
             f"{workspace.manifest_file} uses no image, so that all features would go. "
-            f"Run `pipeline prepare`; `pipeline extract --fresh` removes a store."
+            f"Run `pipeline prepare` first."
         )
     store = FeatureStore.open(workspace.store_folder)
     with contextlib.nullcontext() if dry_run else store.writing():
         shards, aside = store.shards(), set_aside(store)
         before = size_of([*shards, *aside])
-        if not dry_run:
-            _require_whole(store)
+        _require_whole(store)
         plan = _plan(store, named)
         if dry_run:
             moved = plan.rows - sum(plan.kept.values())
@@ -148,7 +147,7 @@ def _require_whole(store: FeatureStore) -> None:
         raise DamagedShard(
             f"{counted(len(faults), 'shard')} cannot be used, nothing was removed "
             f"(first: {path.name} is {fault}). "
-            f"Run `pipeline extract --verify`, which puts them aside and makes just their rows again."
+            f"Run `pipeline extract --verify`, which sets damaged shards aside and makes their rows again."
         )
 
 

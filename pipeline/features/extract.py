@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pipeline.console import counted, note, printable, progress, warn
 from pipeline.dataset.manifest import ImageRow, Manifest, read_manifest
-from pipeline.errors import ManifestError, SourceError, StoreError
+from pipeline.errors import ManifestError, MissingRows, SourceError, StoreError
 from pipeline.features.extraction import Extraction
 from pipeline.features.extractor import Execution, Failure
 from pipeline.features.index import current_index, write_index
@@ -33,6 +34,8 @@ class ExtractReport:
         Usable images of the manifest.
     computed, reused : int
         Of those that differ, how many were pushed through now, and how many were stored already.
+    failed : int
+        How many of them could not be read again.
     copies : int
         Images whose bytes are those of another one.
     seconds : dict of str to float
@@ -44,7 +47,22 @@ class ExtractReport:
     computed: int
     reused: int
     copies: int
+    failed: int = 0
     seconds: dict[str, float] = field(default_factory=dict, compare=False)
+
+
+class ImagesFailed(SourceError):
+    """Images could not be read again; the rest is stored.
+
+    Attributes
+    ----------
+    report : ExtractReport
+        What was done all the same.
+    """
+
+    def __init__(self, message: str, report: ExtractReport) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 def extract(
@@ -63,9 +81,10 @@ def extract(
     execution : Execution
         What changes speed and memory only.
     fresh : bool, default False
-        Remove what is stored first.
+        Remove the features of another extractor first. Those of this one stay, so that a run that was
+        stopped goes on where it was.
     verify : bool, default False
-        Hash what is stored first, and make the rows of damaged shards again.
+        Hash what is stored first: every damaged shard is set aside, and not only what is no shard.
 
     Returns
     -------
@@ -81,24 +100,24 @@ def extract(
         Another process is writing the store.
     SourceMissing
         The folder of the images has gone, and some of them have no features yet.
-    SourceError
+    ImagesFailed
         Images could not be read again; the rest is stored.
     WeightsError, DeviceError
         The network cannot be set up.
     """
-    extraction = Extraction.of(workspace, redraw=fresh)
+    extraction = Extraction.of(workspace, execution, fresh=fresh)
     extractor = None
-    if fresh:
+    if fresh and _is_in_the_way(workspace, extraction):
         extractor = extraction.extractor(execution)  # what cannot run must not cost the old features
         note(f"removed {counted(clear(workspace.store_folder), 'shard')}")
     store = FeatureStore.create(workspace.store_folder, extraction.identity)
     seconds: dict[str, float] = {}
     failures: list[Failure] = []
     with store.writing():
-        if verify:
-            for path in store.set_aside_damaged():
-                warn(f"{path.name}: damaged, set aside; its rows are made again")
+        aside = store.set_aside_damaged(hashing=verify)
         todo = missing_rows(extraction.manifest, store)
+        if aside:
+            _warn_of_damage(aside, todo)
         if todo:
             with progress("extract", len(todo)) as advance:
                 extractor = extractor or extraction.extractor(execution)
@@ -107,11 +126,21 @@ def extract(
                         writer.add([RowKey(row.sha256) for row in rows], features)
                         advance(len(rows))
             seconds = {**extractor.seconds, "write": writer.seconds}
-        _report_failures(workspace, failures, len(todo))
+        usable = extraction.manifest.usable
+        unique = len({row.sha256 for row in usable})
+        report = ExtractReport(
+            images=len(usable),
+            computed=len(todo) - len(failures),
+            reused=unique - len(todo),
+            copies=len(usable) - unique,
+            failed=len(failures),
+            seconds=seconds,
+        )
+        _list_failures(workspace, failures)
+        if failures:
+            raise ImagesFailed(_told(failures, workspace, report, execution.timeout), report)
         write_index(workspace, extraction.identity, extraction.params.weights, extraction.manifest)
-    usable = extraction.manifest.usable
-    unique = len({row.sha256 for row in usable})
-    return ExtractReport(len(usable), len(todo), unique - len(todo), len(usable) - unique, seconds)
+    return report
 
 
 def missing_rows(manifest: Manifest, store: FeatureStore | None) -> list[ImageRow]:
@@ -133,14 +162,49 @@ def is_complete(workspace: Workspace) -> bool:
     return not missing_rows(manifest, store)
 
 
-def _report_failures(workspace: Workspace, failures: Sequence[Failure], total: int) -> None:
-    if not failures:
+def _is_in_the_way(workspace: Workspace, extraction: Extraction) -> bool:
+    """Whether there is a store, and it is of another extractor or says nothing that is understood."""
+    try:
+        FeatureStore.open(workspace.store_folder, extraction.identity)
+    except MissingRows:
+        return False
+    except StoreError:
+        return True
+    note(f"the features in {workspace.store_folder} are of this extractor already: kept")
+    return False
+
+
+def _warn_of_damage(aside: Sequence[Path], todo: Sequence[ImageRow]) -> None:
+    if len(aside) == 1:
+        shards = f"{aside[0]}: a damaged shard, set aside"
+    else:
+        shards = f"{len(aside)} damaged shards, set aside (first: {aside[0]})"
+    without = f"{counted(len(todo), 'image')} {'has' if len(todo) == 1 else 'have'} no features now"
+    warn(f"{shards}; " + (f"{without}: to be computed" if todo else "every image still has its features"))
+
+
+def _list_failures(workspace: Workspace, failures: list[Failure]) -> None:
+    failures.sort(key=lambda failure: failure.path)  # as in the manifest
+    if failures:
+        write_csv(workspace.failed_file, ("path", "reason"), [(f.path, f.reason) for f in failures])
+    else:
         workspace.failed_file.unlink(missing_ok=True)
-        return
-    failures = sorted(failures, key=lambda failure: failure.path)  # as in the manifest
-    write_csv(workspace.failed_file, ("path", "reason"), [(f.path, f.reason) for f in failures])
-    raise SourceError(
-        f"{len(failures)} of {total} images could not be read again, the others are stored "
-        f"(first: {printable(f'{failures[0].path}: {failures[0].reason}')}; all: {workspace.failed_file}). "
-        f"Run `pipeline prepare --rehash`, which looks at every image anew, then `pipeline extract`."
-    )
+
+
+def _told(failures: Sequence[Failure], workspace: Workspace, report: ExtractReport, timeout: float) -> str:
+    """Say what failed, and what may help."""
+    late = sum(failure.reason == "timeout" for failure in failures)
+    total = counted(report.computed + report.failed, "image")
+    others = ", the others are stored" if report.computed else ""
+    first = printable(f"{failures[0].path}: {failures[0].reason}")
+    longer = f"`pipeline extract --timeout {4 * timeout:g}`"
+    if late == len(failures):
+        what = "it needs" if late == 1 else "they need"
+        remedy = f"If {what} more than the {timeout:g} s of --timeout, run {longer}."
+    else:
+        again = f"{longer}, for {late} took more than {timeout:g} s" if late else "`pipeline extract`"
+        remedy = f"Run `pipeline prepare --rehash`, which looks at every image anew, then {again}."
+    listed = f"first: {first}; all: {workspace.failed_file}"
+    if len(failures) == 1:
+        listed = f"{first}; listed in {workspace.failed_file}"
+    return f"{len(failures)} of {total} could not be read again{others} ({listed}). {remedy}"

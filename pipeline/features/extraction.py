@@ -1,7 +1,7 @@
 """What a workspace asks for: which images, and which extractor.
 
-Owns how the two are read, and when the network of precision ``int8`` is drawn: with a new store,
-once, from its training images, and never again while the store lives.
+Owns how the two are read, and when the network of precision ``int8`` is drawn, from the training
+images: with a new store, and never again while the store lives, unless features are to be replaced.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import numpy.typing as npt
 from pipeline.console import printable, progress
 from pipeline.dataset.manifest import ImageRow, Manifest, read_manifest
 from pipeline.dataset.sources import image_file, source_root
-from pipeline.errors import SourceError, SourceMissing, WeightsError
+from pipeline.errors import SourceError, SourceMissing
+from pipeline.features.backbone import require_possible
 from pipeline.features.decoder import decoded
 from pipeline.features.description import is_store
 from pipeline.features.extractor import Execution, Extractor
@@ -58,38 +59,46 @@ class Extraction:
     root: Path
 
     @classmethod
-    def of(cls, workspace: Workspace, *, draw: bool = True, redraw: bool = False) -> Extraction:
+    def of(
+        cls,
+        workspace: Workspace,
+        execution: Execution = Execution(),  # noqa: B008 (frozen)
+        *,
+        fresh: bool = False,
+        network: Path | None = None,
+    ) -> Extraction:
         """Read what a workspace asks for, and quantise the network where that is still to be done.
 
         Parameters
         ----------
         workspace : Workspace
             With a manifest.
-        draw : bool, default True
-            Whether a network may be drawn for a store that is still to be made.
-        redraw : bool, default False
-            Draw it even if there is a store: that is to be removed.
+        execution : Execution
+            What is to run it.
+        fresh : bool, default False
+            Quantise the network even if there is a store. The same training images give the same one.
+        network : Path, optional
+            Where to put a quantised network; by default where it is kept.
 
         Raises
         ------
         ParamsError, ManifestError, WeightsError
             It cannot be read, or not be had.
-        SourceMissing, SourceError, DeviceError
-            The network is to be drawn, and the images or OpenVINO are not there.
+        DeviceError
+            It cannot be run so; nothing was done yet.
+        SourceMissing, SourceError
+            The network is to be quantised, and the images for it are not there.
         """
         params = read_params(workspace.params_file)
+        require_possible(params.extract.precision, execution.device, execution.backend)
         manifest = read_manifest(workspace.manifest_file)
         weights = resolve_weights(params.extract.weights, workspace.root)
         root = source_root(params.dataset.source, workspace)
         quantised = None
         if params.extract.precision == "int8":
             quantised = workspace.quantised_file
-            if redraw or not is_store(workspace.store_folder):
-                if not draw:
-                    raise WeightsError(
-                        f"{quantised}: there is no quantised network yet. The first `pipeline extract` draws "
-                        f"it from the training images; run that, without --dry-run."
-                    )
+            if fresh or not is_store(workspace.store_folder):
+                quantised = network or quantised
                 _draw(quantised, params.extract, weights, manifest, root)
             else:
                 _refuse_other_precision(workspace, params.extract, weights)

@@ -1,24 +1,27 @@
 """What `extract` would do, and how long it may take: a dry run.
 
-Owns the estimate. It pushes three batches through, and stores nothing.
+Owns the estimate. It pushes three batches through, and leaves nothing behind.
 """
 
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 
-from pipeline.console import counted, progress
+from pipeline.console import counted, printable, progress
 from pipeline.dataset.manifest import ImageRow
-from pipeline.errors import MissingRows
+from pipeline.errors import IdentityMismatch, MissingRows
 from pipeline.features.extract import missing_rows
 from pipeline.features.extraction import Extraction
-from pipeline.features.extractor import Execution
+from pipeline.features.extractor import Execution, Failure
 from pipeline.features.identity import DIMENSION
+from pipeline.features.quantised import QUANTISED
 from pipeline.features.store import FeatureStore
 from pipeline.workspace import Workspace
 
@@ -33,36 +36,55 @@ class Forecast:
     ----------
     images, stored, to_compute : int
         Usable images of the manifest that differ; those that are stored, and those that are not.
+    to_remove : int
+        Rows of another extractor, which would go first.
     bytes : int
         To be written.
+    tried : int
+        Images at the head of those to be computed that were tried.
+    failed : list of dict
+        ``path`` and ``reason`` of those among them that cannot be read, or have changed.
     images_per_second, seconds : float or None
-        Measured on the first images to be computed, and what follows for all; None if there are none.
+        Measured on the others, and what follows for all; None if there are none.
     """
 
     images: int
     stored: int
     to_compute: int
+    to_remove: int
     bytes: int
+    tried: int
+    failed: list[dict[str, str]]
     images_per_second: float | None
     seconds: float | None
 
     def told(self) -> str:
         """Say it in words."""
+        lines = []
+        if self.to_remove:
+            lines.append(f"{counted(self.to_remove, 'row')} of another extractor to be removed")
         if not self.to_compute:
-            return f"nothing to extract: the store holds all {counted(self.images, 'image')}"
-        lines = [
+            lines.append(f"nothing to extract: the store holds all {counted(self.images, 'image')}")
+            return "\n".join(lines)
+        lines += [
             f"{counted(self.to_compute, 'image')} to compute, {self.stored} in the store",
             f"{self.bytes / 1e6:,.1f} MB to be written",
         ]
+        if self.failed:
+            path, reason = printable(self.failed[0]["path"]), printable(self.failed[0]["reason"])
+            lines.append(
+                f"{len(self.failed)} of the first {counted(self.tried, 'image')} cannot be read, or not as "
+                f"`pipeline prepare` saw them (first: {path}: {reason})"
+            )
         if self.seconds is None:
-            lines.append("no estimate: the first images cannot be read")
+            lines.append("no estimate: none of the first images can be used")
         else:
             minutes, seconds = divmod(round(self.seconds), 60)
             lines.append(f"about {minutes} min {seconds:02} s, at {self.images_per_second:.1f} images/s")
         return "\n".join(lines)
 
 
-def forecast(workspace: Workspace, execution: Execution) -> Forecast:
+def forecast(workspace: Workspace, execution: Execution, *, fresh: bool = False) -> Forecast:
     """Look at what is missing, and try the first of it; the parameters are those of `extract`.
 
     Raises
@@ -70,28 +92,48 @@ def forecast(workspace: Workspace, execution: Execution) -> Forecast:
     IdentityMismatch, ManifestError, SourceMissing, WeightsError, DeviceError
         What `extract` would raise.
     """
-    extraction = Extraction.of(workspace, draw=False)
-    store = None
-    with contextlib.suppress(MissingRows):  # no store yet
-        store = FeatureStore.open(workspace.store_folder, extraction.identity)
-    todo = missing_rows(extraction.manifest, store)
-    rate = _measured_rate(extraction, todo, execution) if todo else None
+    with tempfile.TemporaryDirectory() as folder:  # for a network that would be quantised, precision int8
+        extraction = Extraction.of(workspace, execution, fresh=fresh, network=Path(folder) / QUANTISED)
+        store, to_remove = _store(workspace, extraction, fresh)
+        todo = missing_rows(extraction.manifest, store)
+        rate, tried, failures = _probed(extraction, todo, execution) if todo else (None, 0, [])
     images = len({row.sha256 for row in extraction.manifest.usable})
     return Forecast(
         images=images,
         stored=images - len(todo),
         to_compute=len(todo),
+        to_remove=to_remove,
         bytes=len(todo) * DIMENSION * np.dtype(extraction.identity.storage).itemsize,
+        tried=tried,
+        failed=[asdict(failure) for failure in failures],
         images_per_second=rate and round(rate, 2),
         seconds=rate and round(len(todo) / rate, 1),
     )
 
 
-def _measured_rate(extraction: Extraction, todo: Sequence[ImageRow], execution: Execution) -> float | None:
-    """Images a second over the first batches; None if none of their images can be read."""
+def _store(workspace: Workspace, extraction: Extraction, fresh: bool) -> tuple[FeatureStore | None, int]:
+    """Return the store that `extract` would add to, if there is one, and how many rows would be removed."""
+    try:
+        return FeatureStore.open(workspace.store_folder, extraction.identity), 0
+    except MissingRows:  # no store yet
+        return None, 0
+    except IdentityMismatch:
+        if not fresh:
+            raise
+        return None, len(FeatureStore.open(workspace.store_folder).keys())
+
+
+def _probed(
+    extraction: Extraction, todo: Sequence[ImageRow], execution: Execution
+) -> tuple[float | None, int, list[Failure]]:
+    """Images a second over the first batches, how many images were tried, and which cannot be used.
+
+    The rate is None if none can be.
+    """
     extractor = extraction.extractor(execution)
     rows = todo[: _PROBE * extractor.batch_size]
-    batches = extractor.batches(rows, extraction.root, [])
+    failures: list[Failure] = []
+    batches = extractor.batches(rows, extraction.root, failures)
     counts, times = [], []
     with contextlib.closing(batches), progress("probe", len(rows)) as advance:
         started = time.perf_counter()
@@ -99,6 +141,7 @@ def _measured_rate(extraction: Extraction, todo: Sequence[ImageRow], execution: 
             counts.append(len(done))
             times.append(time.perf_counter() - started)
             advance(len(done))
+    rate = counts[0] / times[0] if counts else None
     if len(counts) > 1:  # the first batch pays for the start
-        return sum(counts[1:]) / (times[-1] - times[0])
-    return counts[0] / times[0] if counts else None
+        rate = sum(counts[1:]) / (times[-1] - times[0])
+    return rate, len(rows), failures

@@ -148,4 +148,6 @@ def identity_of(params: ExtractParams, weights: Weights, quantised: Path | None 
 
 
 def _short(value: Any) -> str:
+    if value == "":
+        return "none"
     return value[:12] + "…" if isinstance(value, str) and len(value) == 64 else str(value)

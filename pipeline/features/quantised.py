@@ -1,4 +1,4 @@
-"""VGG16 in 8-bit numbers: made once from a sample of the training images, kept, and never redrawn.
+"""VGG16 in 8-bit numbers: made once from a sample of the training images, and kept with the features.
 
 Owns how the network is quantised, and the file that it is kept in. It runs nothing but the
 calibration.
@@ -38,7 +38,7 @@ SAMPLE = 128
 #: What to do without the right network.
 REMEDY = (
     "Copy it back from the store or from a model trained on it; or run `pipeline extract --fresh`, which "
-    "removes the features and draws a new network."
+    "draws it anew, and replaces the features if it comes out as another."
 )
 
 _LARGEST = 63  # of a weight: see above

@@ -100,7 +100,9 @@ class ShardFormat:
                 layout, frame = self._frame(file)
             return Contents(layout.keys(frame), layout.made_with)
         except Fault as fault:
-            raise _damaged(path, fault) from None
+            raise DamagedShard(
+                f"{path} is {fault}. Run `pipeline extract`, which makes its rows again."
+            ) from None
 
     def copy_rows(self, path: Path, wanted: Mapping[RowKey, Sequence[int]], out: Features) -> None:
         """Copy rows of a shard to their places, hashing all its bytes on the way.
@@ -124,7 +126,9 @@ class ShardFormat:
         try:
             self._stream(path, wanted, out)
         except Fault as fault:
-            raise _damaged(path, fault) from None
+            raise DamagedShard(
+                f"{path} is {fault}. Run `pipeline extract --verify`, which makes just its rows again."
+            ) from None
 
     def fault(self, path: Path) -> str:
         """Look at every byte of a shard, and return what is wrong with it; empty if nothing is.
@@ -172,7 +176,7 @@ class ShardFormat:
             if layout.skeleton(frame) == skeleton:
                 return layout, frame
         if size > _LARGEST:
-            raise Fault(f"no usable shard (no shard has {size} bytes)")
+            raise _unusable(f"no shard has {size} bytes")
         data = _read(file, 0, size)  # HDF5 sees the bytes that are returned, whatever happens to the file
         layout = self._parse(data)
         frame = data[: layout.features.start] + data[layout.features.stop :]
@@ -187,38 +191,36 @@ class ShardFormat:
             with h5py.File(io.BytesIO(data), "r") as shard:
                 attributes = dict(shard.attrs)
                 if attributes.pop("identity", None) != self._identity:
-                    raise ValueError("made by another extractor")
+                    raise _unusable("made by another extractor")
                 for name, dtype in types.items():
                     # soft and external links lead elsewhere
                     linked = not isinstance(shard.get(name, getlink=True), h5py.HardLink)
                     if linked or not isinstance(shard[name], h5py.Dataset) or shard[name].dtype != dtype:
-                        raise ValueError(f"it holds no {name} of type {dtype}")
+                        raise _unusable(f"it holds no {name} of type {dtype}")
                     # None: elsewhere (external, virtual), or nowhere yet, and then read as zeros
                     offset = shard[name].id.get_offset()
                     if offset is None or offset + shard[name].nbytes > len(data):
-                        raise ValueError(f"its {name} do not lie inside the file")
+                        raise _unusable(f"its {name} do not lie inside the file")
                     parts[name] = slice(offset, offset + shard[name].nbytes)
                 rows = len(shard["sha256"])
                 if shard["features"].shape != (rows, DIMENSION) or shard["view"].shape != (rows,):
-                    raise ValueError("its datasets do not fit each other")
+                    raise _unusable("its datasets do not fit each other")
                 if shard.userblock_size:
-                    raise ValueError("something stands before it")
+                    raise _unusable("something stands before it")
         except (OSError, LookupError, ValueError, RuntimeError, TypeError) as error:
-            raise Fault(f"no usable shard ({error})") from None
+            raise _unusable("damaged or cut short") from error  # what HDF5 says of it helps nobody else
         made_with = {name: str(value) for name, value in attributes.items() if name != "format"}
         return Layout.of(parts, made_with)
 
 
-def _damaged(path: Path, fault: Fault) -> DamagedShard:
-    return DamagedShard(
-        f"{path} is {fault}. Run `pipeline extract --verify`, which makes just its rows again."
-    )
+def _unusable(reason: str) -> Fault:
+    return Fault(f"no usable shard ({reason})")
 
 
 def _opened(path: Path) -> io.FileIO:
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a FIFO would wait for ever
-            raise Fault("no usable shard (not a regular file)")
+            raise _unusable("not a regular file")
         return path.open("rb", buffering=0)
     except FileNotFoundError:
         raise MissingRows(f"{path} has gone. Run `pipeline extract` to make its rows again.") from None

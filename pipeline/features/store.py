@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.console import progress
-from pipeline.errors import MissingRows, StoreError
+from pipeline.errors import DamagedShard, MissingRows, StoreError
 from pipeline.features.catalogue import Catalogue
 from pipeline.features.description import is_store, read_description, remove_description, write_description
 from pipeline.features.identity import DIMENSION, Identity
@@ -83,7 +83,7 @@ class FeatureStore:
                 identity,
                 f"the features in {folder}",
                 "what params.yaml asks for",
-                "Change params.yaml back, or run `pipeline extract --fresh`, which removes these features.",
+                "Change params.yaml back, or run `pipeline extract --fresh`, which replaces these features.",
             )
         return cls(folder, found)
 
@@ -236,10 +236,15 @@ class FeatureStore:
                 advance(1)
         return found
 
-    def set_aside_damaged(self) -> list[Path]:
-        """Hash every shard, and rename those that cannot be used; to be called within `writing`.
+    def set_aside_damaged(self, *, hashing: bool = True) -> list[Path]:
+        """Rename the shards that cannot be used; to be called within `writing`.
 
-        Nothing is deleted. The rows of a shard that was set aside are missing rows.
+        Nothing is deleted. The rows of a shard that was set aside are missing rows, unless another has them.
+
+        Parameters
+        ----------
+        hashing : bool, default True
+            Look at every byte; otherwise only at whether they can be read as shards.
 
         Returns
         -------
@@ -247,7 +252,7 @@ class FeatureStore:
             Their new names, which end in ``.damaged``.
         """
         aside = []
-        for path in self.faults():
+        for path in self.faults() if hashing else self._unreadable():
             name, number = path.with_name(f"{path.name}.damaged"), 1
             while name.exists():
                 number += 1
@@ -257,6 +262,17 @@ class FeatureStore:
             sync(self.folder)
             self._known = None
         return aside
+
+    def _unreadable(self) -> list[Path]:
+        found = []
+        for path in self.shards():
+            try:
+                self.format.contents(path)
+            except DamagedShard:
+                found.append(path)
+            except MissingRows:  # a link to nothing: the shard that is made anew takes its place
+                pass
+        return found
 
     def _copy(self, sought: Mapping[Path, Mapping[RowKey, Sequence[int]]], out: Features) -> None:
         def copy(path: Path) -> None:

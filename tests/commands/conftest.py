@@ -20,7 +20,7 @@ from pipeline.workspace import Workspace
 from tests.conftest import SMALL_NETWORK, write_images
 
 HEADS = ("logreg", "linear-svm")
-_PROGRESS = re.compile(r"(examining|hashing|extract|predict): \d+ images in [\d.]+ s")
+_PROGRESS = re.compile(r"(examining|hashing|extract|predict): \d+ images? in [\d.]+ s")
 
 
 def tree(root: Path) -> dict[str, str]:

@@ -117,7 +117,8 @@ def test_version() -> None:
     ("arguments", "words"),
     [
         (["trian"], "No such command 'trian'. Did you mean 'train'?"),
-        (["frobnicate"], "No such command 'frobnicate'.\n"),
+        (["frobnicate"], "No such command 'frobnicate'. `pipeline --help` lists them.\n"),
+        (["gc"], "No such command 'gc'. Did you mean 'store gc'?"),
         (["--frobnicate"], "No such option"),
         (["train"], "Missing argument 'HEAD'"),
         (["predict", "logreg"], "Missing argument 'IMAGE...'"),

@@ -102,7 +102,7 @@ def test_info__what_needs_attention(run: Run, stocked: Workspace) -> None:
     first.write_bytes(b"")
     second.rename(second.with_name(f"{second.name}.damaged"))
     lines = run("store", "info").stdout.splitlines()
-    assert f"unusable   {first.name}; run `pipeline extract --verify`" in lines
+    assert f"unusable   {first.name}; run `pipeline extract`" in lines
     assert f"set aside  {second.name}.damaged; `pipeline store gc` removes it" in lines
     assert any("without features; run `pipeline extract`" in line for line in lines)
     stocked.manifest_file.unlink()
@@ -202,4 +202,6 @@ def test_import__another_identity(run: Run, stocked: Workspace, other: Path) -> 
 def test_usage(run: Run, tmp_path: Path) -> None:
     assert "does not exist" in run("store", "import", str(tmp_path / "nowhere"), code=2).stderr
     assert "Missing argument 'FOLDER'" in run("store", "import", code=2).stderr
-    assert "No such command 'clean'" in run("store", "clean", code=2).stderr
+    known = "There are info, verify, gc, import."
+    assert f"No such command 'clean'. {known}" in run("store", "clean", code=2).stderr
+    assert "No such command 'verfy'. Did you mean 'verify'?" in run("store", "verfy", code=2).stderr

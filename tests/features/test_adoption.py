@@ -10,11 +10,21 @@ import pytest
 
 from pipeline.errors import IdentityMismatch, MissingRows, StoreError, StoreLocked
 from pipeline.features.adoption import ImportReport, take_in
-from pipeline.features.identity import Identity
+from pipeline.features.identity import Identity, identity_of
+from pipeline.features.quantised import QUANTISED, quantised_digest
 from pipeline.features.store import FeatureStore, locked
+from pipeline.features.weights import resolve_weights
+from pipeline.params import ExtractParams
 from pipeline.workspace import Workspace
 from tests.features.conftest import disk_full_at, listing, shards_of, stat_of
+from tests.features.networks import needs_openvino
 from tests.features.stocks import holds, key_of, stock
+
+
+@pytest.fixture
+def identity() -> Identity:
+    """What the workspaces' ``params.yaml`` ask for."""
+    return identity_of(ExtractParams(), resolve_weights("oxford", Path()))
 
 
 @pytest.fixture
@@ -54,7 +64,7 @@ def test_take_in__only_shards_with_a_new_row(
     assert take_in(workspace, other.root) == ImportReport(shards=0, rows=0, skipped=3)
 
 
-@pytest.mark.parametrize("name", ["", "cache/features"])
+@pytest.mark.parametrize("name", ["", "cache", "cache/features"])
 def test_take_in__into_a_workspace_without_a_store(
     workspace: Workspace, other: Workspace, identity: Identity, name: str
 ) -> None:
@@ -82,6 +92,43 @@ def test_take_in__another_identity_shows_both(
         f"against 256. Only features of the same extractor can stand side by side: nothing was taken in."
     )
     assert listing(workspace.store_folder) == before
+
+
+def test_take_in__into_a_workspace_that_asks_for_another_identity(
+    workspace: Workspace, other: Workspace
+) -> None:
+    workspace.params_file.write_text("extract: {resize: 300}\n")
+    with pytest.raises(IdentityMismatch) as caught:
+        take_in(workspace, other.root)
+    assert str(caught.value) == (
+        f"what {workspace.params_file} asks for and the features in {other.store_folder} differ: resize 300 "
+        f"against 256. Change params.yaml, or name a store of that extractor: nothing was taken in."
+    )
+    assert not workspace.store_folder.exists()
+
+
+@needs_openvino
+@pytest.mark.parametrize("precision", ["int8", "half"])
+def test_take_in__int8(
+    workspace: Workspace, tmp_path: Path, identity: Identity, random_network: Path, precision: str
+) -> None:
+    """The network comes with its features, if it is asked for."""
+    source = stock(
+        tmp_path / "there",
+        replace(identity, precision="int8", quantised_sha256=quantised_digest(random_network)),
+        [[0, 1]],
+    )
+    shutil.copyfile(random_network, source.folder / QUANTISED)
+    workspace.params_file.write_text(f"extract: {{precision: {precision}}}\n")
+    if precision == "int8":
+        assert take_in(workspace, source.folder).rows == 2
+        assert workspace.quantised_file.read_bytes() == random_network.read_bytes()
+        return
+    with pytest.raises(
+        IdentityMismatch, match=r"precision half against int8; quantised_sha256 none against [0-9a-f]{12}…\."
+    ):
+        take_in(workspace, source.folder)
+    assert not workspace.store_folder.exists()
 
 
 def _flip(path: Path, tmp_path: Path) -> None:
@@ -116,8 +163,8 @@ def _folder(path: Path, tmp_path: Path) -> None:
     ("harm", "reason"),
     [
         (_flip, "damaged: its bytes do not hash to its name"),
-        (_truncate, "no usable shard (Unable to synchronously open file (truncated file"),
-        (_empty, "no usable shard (Unable to synchronously open file (file signature not found))"),
+        (_truncate, "no usable shard (damaged or cut short)"),
+        (_empty, "no usable shard (damaged or cut short)"),
         (_link_to_outside, "not a regular file"),
         (_fifo, "not a regular file"),
         (_folder, "not a regular file"),

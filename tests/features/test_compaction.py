@@ -191,8 +191,11 @@ def test_compact__held_by_another(workspace: Workspace, identity: Identity) -> N
     assert holds(workspace.store_folder, [0, 1])
 
 
+@pytest.mark.parametrize("dry_run", [True, False])
 @pytest.mark.parametrize("place", [-1, 60_000])
-def test_compact__damaged_shard_stops_it(workspace: Workspace, identity: Identity, place: int) -> None:
+def test_compact__damaged_shard_stops_it(
+    workspace: Workspace, identity: Identity, place: int, dry_run: bool
+) -> None:
     """Even if all its rows are elsewhere: which one is whole must be settled before one is dropped."""
     store = stock(workspace.store_folder, identity, [range(4), [4, 5], [4], [6, 7]])
     list_images(workspace, range(6))
@@ -204,7 +207,7 @@ def test_compact__damaged_shard_stops_it(workspace: Workspace, identity: Identit
     with pytest.raises(
         DamagedShard, match=rf"1 shard cannot be used, nothing was removed \(first: {path.name}"
     ):
-        compact(workspace)
+        compact(workspace, dry_run=dry_run)
     assert listing(store.folder) == before
 
 

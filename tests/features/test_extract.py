@@ -33,7 +33,7 @@ from pipeline.errors import (
 )
 from pipeline.features import shard_writer
 from pipeline.features.backbone import Backbone, open_backbone
-from pipeline.features.extract import ExtractReport, extract, is_complete
+from pipeline.features.extract import ExtractReport, ImagesFailed, extract, is_complete
 from pipeline.features.extractor import Execution, Extractor
 from pipeline.features.index import current_index, row_keys
 from pipeline.features.store import FeatureStore, locked
@@ -55,6 +55,8 @@ from tests.features.conftest import (
 )
 
 NewWorkspace = Callable[..., Workspace]
+
+OTHER_PARAMS = PARAMS.replace("resize: 32", "resize: 40")
 
 
 @pytest.fixture(scope="module")
@@ -283,20 +285,67 @@ def test_extract__another_identity_is_refused(workspace: Workspace, change: str,
         caught.value
     )
     assert shown in str(caught.value)
-    assert "`pipeline extract --fresh`, which removes these features" in str(caught.value)
+    assert "`pipeline extract --fresh`, which replaces these features" in str(caught.value)
     assert (shards_of(workspace), workspace.index_file.read_bytes()) == before
     assert not is_complete(workspace)
 
 
-def test_extract__fresh_starts_over(
+def test_extract__fresh_replaces_features_of_another_extractor(
     workspace: Workspace, quick: list[int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     extract(workspace)
-    workspace.params_file.write_text(PARAMS.replace("resize: 32", "resize: 40"))
+    workspace.params_file.write_text(OTHER_PARAMS)
     assert extract(workspace, fresh=True).computed == 10
     assert "removed 1 shard\n" in capsys.readouterr().err
     assert len(shards_of(workspace)) == 1
     assert len(stored_features(workspace)) == 10
+
+
+def test_extract__fresh_keeps_features_of_this_extractor(
+    workspace: Workspace, quick: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert extract(workspace, fresh=True).computed == 10  # nothing there yet, and nothing to say of it
+    assert "kept" not in capsys.readouterr().err
+    before = stat_of(sorted(workspace.store_folder.glob("*.h5")))
+    write_photo(workspace.root / "photos" / "cat" / "new.png", 50)
+    manifest_of(workspace)
+    quick.clear()
+    assert extract(workspace, fresh=True) == ExtractReport(images=11, computed=1, reused=10, copies=0)
+    said = capsys.readouterr().err
+    assert said.startswith(f"the features in {workspace.store_folder} are of this extractor already: kept\n")
+    assert "removed" not in said
+    assert sum(quick) == 1
+    assert set(before) <= set(stat_of(sorted(workspace.store_folder.glob("*.h5"))))
+
+
+@pytest.mark.usefixtures("quick")
+def test_extract__fresh_again_resumes_after_an_interruption(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract(workspace)
+    small_shards(monkeypatch, 4)
+    workspace.params_file.write_text(OTHER_PARAMS)
+    calls = []
+
+    def interrupted(extractor: Extractor, pixels: Any, forward: Any = Extractor.forward) -> Any:
+        calls.append(len(pixels))
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return forward(extractor, pixels)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Extractor, "forward", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            extract(workspace, Execution(batch_size=2), fresh=True)
+    assert extract(workspace, fresh=True) == ExtractReport(images=10, computed=4, reused=6, copies=0)
+
+
+@pytest.mark.usefixtures("quick")
+def test_extract__fresh_removes_a_store_that_says_nothing_that_is_understood(workspace: Workspace) -> None:
+    extract(workspace)
+    (workspace.store_folder / "store.json").write_text("{")
+    assert extract(workspace, fresh=True).computed == 10
+    assert is_complete(workspace)
 
 
 @pytest.mark.usefixtures("quick")
@@ -304,7 +353,8 @@ def test_extract__fresh_that_cannot_run_costs_nothing(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     extract(workspace)
-    before = shards_of(workspace)
+    params, before = workspace.params_file.read_text(), shards_of(workspace)
+    workspace.params_file.write_text(OTHER_PARAMS)
 
     def impossible(*_: object, **__: object) -> None:
         raise WeightsError("no network")
@@ -317,21 +367,100 @@ def test_extract__fresh_that_cannot_run_costs_nothing(
     with pytest.raises(SourceMissing):
         extract(workspace, fresh=True)
     assert shards_of(workspace) == before
+    workspace.params_file.write_text(params)
     assert is_complete(workspace)
 
 
+# Never from a damaged shard
+
+
+def _cut(path: Path) -> None:
+    os.truncate(path, 1000)
+
+
+def _garble(path: Path) -> None:
+    path.write_bytes(np.random.default_rng(0).bytes(9999))
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
 @pytest.mark.usefixtures("quick")
-def test_extract__a_damaged_shard_is_made_again(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("harm", [_cut, _garble, _empty])
+@pytest.mark.parametrize("verify", [False, True])
+def test_extract__what_is_no_shard_is_set_aside_and_its_rows_are_computed_again(
+    workspace: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    harm: Callable[[Path], None],
+    verify: bool,
 ) -> None:
     small_shards(monkeypatch, 4)
     extract(workspace)
     whole = shards_of(workspace)
-    truncated = workspace.store_folder / sorted(whole)[0]
-    os.truncate(truncated, 1000)
-    assert extract(workspace).computed in (4, 2)
+    path = next(path for path in FeatureStore.open(workspace.store_folder).shards() if rows_in(path) == 4)
+    harm(path)
+    harmed = path.read_bytes()
+    capsys.readouterr()
+    assert extract(workspace, verify=verify) == ExtractReport(images=10, computed=4, reused=6, copies=0)
+    aside = path.with_name(f"{path.name}.damaged")
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert warnings == [
+        f"warning: {aside}: a damaged shard, set aside; 4 images have no features now: to be computed"
+    ]
     assert shards_of(workspace) == whole
+    assert aside.read_bytes() == harmed
+    assert extract(workspace).computed == 0
     stored_features(workspace)
+    assert "warning" not in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("quick")
+def test_extract__a_link_to_nothing_gives_way(workspace: Workspace) -> None:
+    extract(workspace)
+    (path,) = workspace.store_folder.glob("*.h5")
+    path.unlink()
+    path.symlink_to(workspace.root / "nowhere")
+    assert extract(workspace).computed == 10
+    assert not path.is_symlink()
+    stored_features(workspace)
+
+
+@pytest.mark.usefixtures("quick")
+def test_extract__verify_says_what_is_really_computed_again(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small_shards(monkeypatch, 5)
+    extract(workspace)
+    store = FeatureStore.open(workspace.store_folder)
+    keys = row_keys(read_manifest(workspace.manifest_file))
+    features = store.read(keys[:6])
+    copy = store.add(keys[:6], features, {"device": "elsewhere"})  # all rows of one shard, one of the other
+    for path in {*store.shards()} - {copy}:
+        flip(path)
+    capsys.readouterr()
+    assert extract(workspace).computed == 0  # what needs hashing is seen only then
+    assert capsys.readouterr().err == ""
+    assert extract(workspace, verify=True).computed == 4
+    said = capsys.readouterr().err
+    assert "2 damaged shards, set aside (first: " in said
+    assert "); 4 images have no features now: to be computed\n" in said
+
+    flip(copy)
+    store.add(keys[:6], features, {"device": "a third"})
+    assert extract(workspace, verify=True).computed == 0
+    assert "a damaged shard, set aside; every image still has its features\n" in capsys.readouterr().err
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def rows_in(path: Path) -> int:
+    return len(FeatureStore.open(path.parent).format.contents(path).keys)
 
 
 def test_extract__features_that_float16_cannot_hold(
@@ -361,6 +490,8 @@ def test_extract__changed_and_deleted_images_are_listed_and_the_rest_is_stored(w
     (photos / "dog" / "005.png").symlink_to("/etc/passwd")
     with pytest.raises(SourceError) as caught:
         extract(workspace)
+    assert isinstance(caught.value, ImagesFailed)
+    assert caught.value.report == ExtractReport(images=10, computed=6, reused=0, copies=0, failed=4)
     assert str(caught.value) == (
         "4 of 10 images could not be read again, the others are stored (first: cat/000.png: vanished; "
         f"all: {workspace.failed_file}). "
@@ -393,8 +524,12 @@ def test_extract__failure_leaves_the_old_index(workspace: Workspace) -> None:
     write_photo(workspace.root / "photos" / "cat" / "new.png", 50)
     manifest_of(workspace)
     (workspace.root / "photos" / "cat" / "new.png").unlink()
-    with pytest.raises(SourceError, match="1 of 1 images"):
+    with pytest.raises(SourceError) as caught:
         extract(workspace)
+    assert str(caught.value) == (
+        f"1 of 1 image could not be read again (cat/new.png: vanished; listed in {workspace.failed_file}). "
+        "Run `pipeline prepare --rehash`, which looks at every image anew, then `pipeline extract`."
+    )
     assert workspace.index_file.read_bytes() == before
 
 
@@ -508,9 +643,31 @@ def test_extract__image_that_crashes_or_hangs_its_decoder(
         extract(workspace, Execution(timeout=1))
     expected = [["path", "reason"], ["cat/crash.png", "decoder_crashed"], ["dog/hang.png", "timeout"]]
     assert failed_rows(workspace) == expected
-    with pytest.raises(SourceError, match="2 of 2 images"):  # tried again
+    with pytest.raises(SourceError) as caught:  # tried again
         extract(workspace, Execution(timeout=1))
+    assert str(caught.value) == (
+        "2 of 2 images could not be read again (first: cat/crash.png: decoder_crashed; "
+        f"all: {workspace.failed_file}). Run `pipeline prepare --rehash`, which looks at every image anew, "
+        "then `pipeline extract --timeout 4`, for 1 took more than 1 s."
+    )
     assert not workspace.index_file.exists()
+
+
+@pytest.mark.usefixtures("quick")
+def test_extract__images_that_only_take_too_long(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = workspace.root / "photos" / "cat" / "hang.png"
+    file.write_bytes(b"hang")
+    manifest_of(workspace)
+    hostile.run_first(monkeypatch, tmp_path, hostile.DECODER)
+    with pytest.raises(SourceError) as caught:
+        extract(workspace, Execution(timeout=1))
+    assert str(caught.value) == (
+        "1 of 11 images could not be read again, the others are stored (cat/hang.png: timeout; "
+        f"listed in {workspace.failed_file}). If it needs more than the 1 s of --timeout, "
+        "run `pipeline extract --timeout 4`."
+    )
 
 
 @pytest.mark.usefixtures("quick")

@@ -47,7 +47,7 @@ def test_require__every_part_counts_and_both_values_are_shown(identity: Identity
         identity.require(other, "this", "that", "Mend it.")
     had, wants = (str(getattr(one, part)) for one in (identity, other))
     if part.endswith("_sha256"):
-        had, wants = had and had[:12] + "…", wants[:12] + "…"
+        had, wants = had[:12] + "…" if had else "none", wants[:12] + "…"
     assert str(caught.value) == f"this and that differ: {part} {had} against {wants}. Mend it."
 
 
