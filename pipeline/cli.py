@@ -21,7 +21,18 @@ from pipeline.errors import PipelineError
 from pipeline.params import did_you_mean
 
 #: In the order in which data flows.
-COMMANDS = ("init", "prepare", "extract", "train", "evaluate", "scores", "predict", "store", "summary")
+COMMANDS = (
+    "init",
+    "prepare",
+    "extract",
+    "train",
+    "evaluate",
+    "scores",
+    "sweep",
+    "predict",
+    "store",
+    "summary",
+)
 
 _REMEDIES = {
     errno.ENOSPC: "Free some space and run the same command again; what is finished is kept.",
@@ -51,8 +62,16 @@ class Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command that is meant, or name the nearest one."""
         if args[0] not in COMMANDS and not args[0].startswith("-"):
-            ctx.fail(f"No such command {args[0]!r}.{did_you_mean(args[0], COMMANDS)}")
+            hint = self._subcommand(ctx, args[0]) or did_you_mean(args[0], COMMANDS)
+            ctx.fail(f"No such command {args[0]!r}.{hint or ' `pipeline --help` lists them.'}")
         return super().resolve_command(ctx, args)
+
+    def _subcommand(self, ctx: click.Context, word: str) -> str:
+        for name in COMMANDS:
+            group = self.get_command(ctx, name)
+            if isinstance(group, click.Group) and word in group.commands:
+                return f" Did you mean '{name} {word}'?"
+        return ""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; what a user can mend becomes one line and exit code 1."""

@@ -20,6 +20,7 @@ Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 Pooling = Literal["none", "avg", "max"]
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
+TrainOn = Literal["train", "train+val"]
 Normalize = Literal["none", "l2", "sqrt_l2", "standardize"]
 NORMALIZATIONS: tuple[Normalize, ...] = get_args(Normalize)
 
@@ -128,6 +129,8 @@ class HeadParams:
         Whether a temperature is fitted, which gives probabilities to a head that has none.
     unsure_below : float or None
         Above 0 and below 1: images whose best label is less probable are called unsure.
+    train_on : {"train", "train+val"}
+        The splits whose rows it learns from. With both, its scores on ``val`` are out of fold.
     """
 
     estimator: str
@@ -136,6 +139,12 @@ class HeadParams:
     normalize: Normalize = "none"
     calibrate: bool = False
     unsure_below: float | None = None
+    train_on: TrainOn = "train"
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The splits of `train_on`."""
+        return ("train", "val") if self.train_on == "train+val" else ("train",)
 
     def check(self, key: str) -> None:
         """See that the numbers are in their ranges.
@@ -200,7 +209,7 @@ class Params:
 
 
 #: Raised with every change of a stage's code that changes its results.
-STAGE_VERSIONS: dict[str, int] = {"prepare": 1, "extract": 1, "train": 2, "evaluate": 2}
+STAGE_VERSIONS: dict[str, int] = {"prepare": 1, "extract": 1, "train": 3, "evaluate": 3}
 
 
 def read_params(path: Path) -> Params:

@@ -28,7 +28,7 @@ def build(kind: Any, value: Any, key: str) -> Any:
     ----------
     kind : type
         A dataclass, or what one's fields are annotated with: text, numbers, truth values, ``Literal``,
-        ``X | None``, ``dict[str, X]`` and ``Any``.
+        ``X | None``, ``dict[str, X]``, ``tuple[X, ...]`` (a list) and ``Any``.
     value : object
         What YAML read.
     key : str
@@ -51,6 +51,10 @@ def build(kind: Any, value: Any, key: str) -> Any:
         return value
     if origin is types.UnionType:  # only `X | None` is used
         return None if value is None else build(arguments[0], value, key)
+    if origin is tuple:  # only `tuple[X, ...]` is used
+        if not isinstance(value, list):
+            raise ParamsError(f"{key}: expected a list, found {_described(value)}.")
+        return tuple(build(arguments[0], item, f"{key}[{place}]") for place, item in enumerate(value))
     if origin is dict:
         if not isinstance(value, dict):
             raise ParamsError(f"{key}: expected a mapping, found {_described(value)}.")

@@ -79,6 +79,11 @@ class Workspace:
         return self.root / "cache" / "index.json"
 
     @property
+    def factors_folder(self) -> Path:
+        """Factors of training rows (disposable)."""
+        return self.root / "cache" / "factors"
+
+    @property
     def failed_file(self) -> Path:
         """Images that passed ``prepare`` and failed in ``extract``."""
         return self.root / "cache" / "failed.csv"
@@ -91,6 +96,11 @@ class Workspace:
     def model_folder(self, head: str) -> Path:
         """Folder of the trained head called `head`."""
         return self.models_folder / check_head_name(head)
+
+    @property
+    def sweep_file(self) -> Path:
+        """What sweeps have found (JSON)."""
+        return self.root / "reports" / "sweep.json"
 
     @property
     def test_looks_file(self) -> Path:

@@ -50,8 +50,9 @@ def _told(metrics: Metrics) -> str:
     probabilities = "" if metrics.log_loss is None else f", log loss {metrics.log_loss:.4f}"
     if metrics.ece is not None:
         probabilities += f", calibration error {metrics.ece:.4f}"
+    learned = ", which it has learned from (scored out of fold)" if metrics.out_of_fold else ""
     lines = [
-        f"{metrics.head} on {metrics.n} images of {metrics.split}: accuracy {metrics.accuracy:.4f} "
+        f"{metrics.head} on {metrics.n} images of {metrics.split}{learned}: accuracy {metrics.accuracy:.4f} "
         f"(95 % interval {low:.3f} – {high:.3f}), macro F1 {metrics.macro_f1:.4f}{probabilities}",
         "",
         table(

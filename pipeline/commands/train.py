@@ -83,3 +83,6 @@ def command(
             f"trained {report.name} ({report.estimator}) on {report.rows} images of {report.classes} "
             f"classes in {report.seconds:.2f} s -> {printable(str(report.folder))}"
         )
+        if report.metrics:
+            which = "of val" if report.metrics["rows"] == "val" else "out of fold"
+            click.echo(f"accuracy {report.metrics['accuracy']:.4f} on {report.metrics['n']} images {which}")

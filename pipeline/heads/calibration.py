@@ -6,23 +6,16 @@ how far off probabilities are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.console import progress
 from pipeline.errors import HeadError
-from pipeline.heads.folds import ALWAYS_TRAINING, fold_of_rows
-from pipeline.heads.matrix import FeatureMatrix
-from pipeline.heads.memory import Memory
-from pipeline.heads.recipe import Fitted
 
 Floats = npt.NDArray[np.float64]
 
-FOLDS = 5
 #: Intervals of confidence in `expected_calibration_error`.
 BINS = 15
 # The temperature is sought where the scores' root-mean-square, divided by it, is between these.
@@ -44,6 +37,19 @@ class Calibration:
 
     temperature: float
     rows: int
+
+    @classmethod
+    def fit(cls, scores: Floats, y: npt.NDArray[np.int64]) -> Calibration:
+        """Fit a temperature to scores, shape (n, k), of rows that the heads had not learned from.
+
+        Raises
+        ------
+        HeadError
+            The scores are not finite.
+        """
+        if not np.isfinite(scores).all():
+            raise HeadError("calibrate: the scores of rows that were held out are not finite.")
+        return cls(temperature_of(scores, y), len(y))
 
     def probabilities(self, scores: Floats) -> Floats:
         """Return the probabilities, shape (n, k), rows summing to 1."""
@@ -94,50 +100,6 @@ def scores(estimator: Any, X: npt.NDArray[np.float32], classes: int, rows: int) 
         return np.asarray(estimator.predict_log_proba(X), np.float64)
     probabilities = np.asarray(estimator.predict_proba(X), np.float64)
     return np.log(np.maximum(probabilities, 1 / (rows + 2)))
-
-
-def calibrated(
-    fit: Callable[[npt.NDArray[np.float32], npt.NDArray[np.int64]], Fitted],
-    rows: FeatureMatrix,
-    memory: Memory,
-    seed: int,
-) -> Calibration:
-    """Fit a temperature to out-of-fold scores of the training rows.
-
-    Parameters
-    ----------
-    fit : callable
-        Makes a head from rows and labels, as the final one is made.
-    rows : FeatureMatrix
-        The training rows, derived. Read only.
-    memory : Memory
-        Where the copies go that are learned from.
-    seed : int
-        Of the folds.
-
-    Raises
-    ------
-    HeadError
-        There are too few rows to hold some out, or the head's scores do not fit the classes.
-    """
-    fold_of = fold_of_rows(rows.y, rows.groups, FOLDS, seed)
-    k = len(rows.classes)
-    found = np.empty((len(rows.y), k), np.float64)
-    with progress("calibrate", FOLDS, "folds") as advance:
-        for fold in range(FOLDS):
-            held, learned = np.flatnonzero(fold_of == fold), np.flatnonzero(fold_of != fold)
-            X = memory.empty((len(learned), rows.X.shape[1]), rows.X.dtype)
-            np.take(rows.X, learned, axis=0, out=X, mode="clip")  # "raise" would make a copy first
-            fitted = fit(X, rows.y[learned])
-            X_held = rows.X[held]
-            if fitted.standardization is not None:
-                fitted.standardization.apply(X_held, out=X_held)
-            found[held] = scores(fitted.estimator, X_held, k, len(learned))
-            advance(1)
-    used = fold_of != ALWAYS_TRAINING
-    if not np.isfinite(found[used]).all():
-        raise HeadError("calibrate: the scores of rows that were held out are not finite.")
-    return Calibration(temperature_of(found[used], rows.y[used]), int(used.sum()))
 
 
 def temperature_of(scores: Floats, y: npt.NDArray[np.int64]) -> float:

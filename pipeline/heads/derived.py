@@ -81,6 +81,10 @@ class Derivation:
             out[start : start + _BLOCK] = self._normalized(self._pooled(block))
         return out
 
+    def scaled(self, X: Rows) -> Rows:
+        """Return derived rows with columns standardised by themselves, or `X` itself."""
+        return Standardization.fit(X).apply(X) if self.normalize == "standardize" else X
+
     def _pooled(self, block: Rows) -> Rows:
         if self.pooling == "none":
             return block

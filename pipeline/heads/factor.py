@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,6 +31,7 @@ Float64 = npt.NDArray[np.float64]
 MOST_ROWS = 2000
 
 _COLUMNS = 2048  # at once in float64: 16 MB at 1,000 rows, still wide enough for a fast product
+_KEPT = 8  # files, the latest used; of 2,000 rows one has 32 MB
 _FORMAT = 1  # of the cached file; raise it when the meaning of what is in there changes
 
 
@@ -62,7 +64,12 @@ class Factor:
         Factor
             Of rank 0 where every feature is 0.
         """
-        values, vectors = np.linalg.eigh(gram_matrix(X))
+        return cls.of_gram(gram_matrix(X))
+
+    @classmethod
+    def of_gram(cls, gram: Float64) -> Factor:
+        """Factor rows that are known by their inner products, shape (N, N)."""
+        values, vectors = np.linalg.eigh(gram)
         values, vectors = values[::-1], vectors[:, ::-1]
         # What the rounding of the largest one leaves behind: repeated rows, rows of zeros, N > D.
         limit = len(values) * np.finfo(np.float64).eps * values[0] if len(values) else 0.0
@@ -122,7 +129,8 @@ def load_or_make(folder: Path, key: str, make: Callable[[], Factor]) -> Factor:
     Parameters
     ----------
     folder : Path
-        Of the cached factors; made where it is missing. Deleting it costs time and nothing else.
+        Of the cached factors; made where it is missing, and kept to the 8 that were used last. Deleting
+        it costs time and nothing else.
     key : str
         Says everything that the factor depends on: the rows, their order, the extractor's
         identity and the view.
@@ -136,12 +144,16 @@ def load_or_make(folder: Path, key: str, make: Callable[[], Factor]) -> Factor:
     path = folder / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
     if path.is_file():
         try:
-            return _load(path, key)
+            factor = _load(path, key)
+            os.utime(path)
+            return factor
         except (OSError, ValueError) as error:
             warn(f"{path}: not a factor as it was written ({error}); it is made again")
     factor = make()
     try:
         write_atomically(path, _packed(factor, key))
+        for old in sorted(folder.glob("*.safetensors"), key=lambda file: file.stat().st_mtime)[:-_KEPT]:
+            old.unlink()
     except OSError as error:
         warn(f"{path}: the factor cannot be kept for the next time ({error.strerror or error})")
     return factor

@@ -13,8 +13,12 @@ import numpy.typing as npt
 
 from pipeline.errors import HeadError
 
+#: Folds, where nothing else is asked for.
+FOLDS = 5
 #: Rows with this number are never held out.
 ALWAYS_TRAINING = -1
+#: Stands for the answer about a row that no fold holds out.
+NOT_HELD_OUT = -1
 
 
 def fold_of_rows(

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -34,22 +34,19 @@ _BLOCK = 512
 
 
 @dataclass(frozen=True, eq=False)
-class FeatureMatrix:
-    """Rows of one split, or of several, in manifest order.
+class LabelledRows:
+    """What is known of the rows of one split, or of several, without their features.
 
     Attributes
     ----------
-    X : ndarray of float16 or float32, shape (n, columns)
-        Finite. A memmap where it is larger than the memory that it may take.
     y : ndarray of int64, shape (n,)
         Positions in `classes`.
     classes : tuple of str, length k
         Labels of the training rows, sorted; the same for every split.
     images : tuple of ImageRow, length n
-        What the manifest says of each row.
+        What the manifest says of each row, in its order.
     """
 
-    X: npt.NDArray[np.floating[Any]]
     y: npt.NDArray[np.int64]
     classes: tuple[str, ...]
     images: tuple[ImageRow, ...]
@@ -78,6 +75,19 @@ class FeatureMatrix:
         """
         number = {image.path: place for place, unit in enumerate(units(self.images)) for image in unit.rows}
         return np.array([number[image.path] for image in self.images], np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureMatrix(LabelledRows):
+    """The same with features.
+
+    Attributes
+    ----------
+    X : ndarray of float16 or float32, shape (n, columns)
+        Finite. A memmap where it is larger than the memory that it may take.
+    """
+
+    X: npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -143,10 +153,9 @@ class LabelledFeatures:
         """The extractor whose features these are."""
         return self.store.identity
 
-    @property
-    def training_digest(self) -> str:
-        """The digest that the matrix of the training split has, without reading it."""
-        return digest_of_split(self.manifest, "train")
+    def digest(self, *splits: Split) -> str:
+        """Return the digest that the matrix of splits has, without reading it."""
+        return digest_of_splits(self.manifest, *splits)
 
     def matrix(self, *splits: Split, derivation: Derivation | None = None) -> FeatureMatrix:
         """Read the features and labels of one split, or of several together.
@@ -170,6 +179,25 @@ class LabelledFeatures:
         MissingRows, DamagedShard
             The store cannot give every row.
         """
+        rows = self.labels(*splits)
+        keys = rows.keys
+        if derivation is None:
+            X = self.memory.empty((len(keys), DIMENSION), self.identity.storage)
+            self.store.read(keys, out=X)
+        else:
+            X = self.memory.empty((len(keys), derivation.columns), np.float32)
+            self._derive(keys, derivation, X)
+        _require_finite(X, rows.images)
+        return FeatureMatrix(rows.y, rows.classes, rows.images, X)
+
+    def labels(self, *splits: Split) -> LabelledRows:
+        """Return what `matrix` does, without reading a feature.
+
+        Raises
+        ------
+        HeadError
+            A label has no training image.
+        """
         images = tuple(image for image in self.manifest.usable if image.split in splits)
         code = {label: position for position, label in enumerate(self.classes)}
         unknown = Counter(image.label for image in images if image.label not in code)
@@ -179,19 +207,11 @@ class LabelledFeatures:
                 f"{' and '.join(splits)}: images of classes that have no training image, so that no head "
                 f"can name them: {found}. Add training images, or run `pipeline prepare --resplit`."
             )
-        y = np.array([code[image.label] for image in images], np.int64)  # (n,)
-        if derivation is None:
-            X = self.memory.empty((len(images), DIMENSION), self.identity.storage)
-            self.store.read(_keys(images), out=X)
-        else:
-            X = self.memory.empty((len(images), derivation.columns), np.float32)
-            self._derive(images, derivation, X)
-        _require_finite(X, images)
-        return FeatureMatrix(X, y, self.classes, images)
+        y = np.array([code[image.label] for image in images], np.int64)
+        return LabelledRows(y, self.classes, images)
 
-    def _derive(self, images: Sequence[ImageRow], derivation: Derivation, X: npt.NDArray[np.float32]) -> None:
+    def _derive(self, keys: Sequence[RowKey], derivation: Derivation, X: npt.NDArray[np.float32]) -> None:
         """Fill `X`, with no second matrix of full width beside it."""
-        keys = _keys(images)
         if derivation.columns == DIMENSION:
             self.store.read(keys, out=X)
             if not derivation.is_raw:
@@ -202,10 +222,15 @@ class LabelledFeatures:
             X[places] = derivation.rows(block)
 
 
-def digest_of_split(manifest: Manifest, split: Split) -> str:
-    """Return `digest_of_rows` of one split, from the manifest alone."""
-    rows = manifest.of_split(split)
+def digest_of_splits(manifest: Manifest, *splits: Split) -> str:
+    """Return `digest_of_rows` of splits, from the manifest alone."""
+    rows = [row for row in manifest.usable if row.split in splits]
     return digest_of_rows(_keys(rows), [row.label for row in rows])
+
+
+def factor_key(identity: Identity, rows_sha256: str, derivation: Derivation) -> str:
+    """Say all that the factor of derived rows depends on."""
+    return json.dumps([identity.as_dict(), rows_sha256, asdict(derivation)], sort_keys=True)
 
 
 def digest_of_rows(keys: Sequence[RowKey], labels: Sequence[str]) -> str:

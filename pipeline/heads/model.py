@@ -6,7 +6,7 @@ Owns prediction. It reads and writes nothing; `model_folder` does.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from pipeline.errors import ModelError
 from pipeline.features.identity import DIMENSION, Identity
 from pipeline.heads.calibration import Calibration, scores
 from pipeline.heads.derived import Derivation, Rows, Standardization
+from pipeline.params import Split
 
 # Rows derived together, and scored together for the heads of `_scores_in_blocks`.
 _BLOCK = 64
@@ -45,6 +46,46 @@ class Predictions:
     classes: tuple[str, ...]
     probabilities: npt.NDArray[np.float64] | None
     unsure_below: float | None = None
+
+    def of(self, rows: npt.NDArray[np.bool_]) -> Predictions:
+        """Return the predictions of some rows."""
+        probabilities = None if self.probabilities is None else self.probabilities[rows]
+        return replace(self, codes=self.codes[rows], probabilities=probabilities)
+
+    def as_bytes(self) -> bytes:
+        """Return codes and probabilities as safetensors."""
+        from safetensors.numpy import save
+
+        tensors: dict[str, npt.NDArray[Any]] = {"codes": self.codes}
+        return save(
+            tensors if self.probabilities is None else tensors | {"probabilities": self.probabilities}
+        )
+
+    def with_bytes(self, data: bytes, rows: int) -> Predictions:
+        """Return the predictions with codes and probabilities from `as_bytes`.
+
+        Raises
+        ------
+        ModelError
+            They are malformed, or not of so many rows.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        try:
+            tensors = load(data)
+            codes, probabilities = tensors["codes"], tensors.get("probabilities")
+        except (SafetensorError, KeyError) as error:
+            raise ModelError(f"it holds no predictions ({error})") from None
+        k = len(self.classes)
+        fits = (
+            codes.dtype == np.int64 and codes.shape == (rows,) and bool(((codes >= -1) & (codes < k)).all())
+        )
+        if probabilities is not None:
+            fits = fits and probabilities.dtype == np.float64 and probabilities.shape == (rows, k)
+        if not fits:
+            raise ModelError(f"expected predictions of {rows} rows and {k} classes")
+        return replace(self, codes=codes, probabilities=probabilities)
 
     @property
     def labels(self) -> list[str]:
@@ -92,6 +133,14 @@ class Model:
         What makes probabilities of the head's scores; None takes its own probabilities, if it has any.
     unsure_below : float or None
         See `Predictions`.
+    splits : tuple of {"train", "val"}
+        Whose rows it learned from.
+    held_out : Predictions or None
+        What heads made in the same way said of its own training rows, each of rows that it had not learned
+        from; a code is `NOT_HELD_OUT` where none could. There if it learned from the validation rows.
+    metrics : dict
+        Accuracy on rows that it, or the heads of `held_out`, had not learned from: ``rows`` says which
+        (``val`` or ``out of fold``), ``n`` how many. Empty if there are none.
     extras : dict of str to bytes
         Other files that belong to the model, by name.
     """
@@ -110,6 +159,9 @@ class Model:
     standardization: Standardization | None = None
     calibration: Calibration | None = None
     unsure_below: float | None = None
+    splits: tuple[Split, ...] = ("train",)
+    held_out: Predictions | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
     extras: dict[str, bytes] = field(default_factory=dict)
 
     def predict(self, features: npt.NDArray[np.floating[Any]]) -> Predictions:

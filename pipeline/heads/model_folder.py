@@ -20,6 +20,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from pipeline.console import printable, warn
 from pipeline.errors import HeadError, ModelError, ParamsError, StoreError
 from pipeline.features.identity import Identity
@@ -28,15 +30,16 @@ from pipeline.heads import head_file
 from pipeline.heads.calibration import Calibration
 from pipeline.heads.derived import CHANNELS, Derivation, Standardization
 from pipeline.heads.head_file import PICKLE, WRITERS, in_words
-from pipeline.heads.model import Model
+from pipeline.heads.model import Model, Predictions
 from pipeline.params import HeadParams
 from pipeline.typed import build
 
 DESCRIPTION = "model.json"
 #: The training log of a head that keeps one, a line an epoch; for people and ``dvc plots``.
 HISTORY = "history.csv"
-_FORMAT = 2
+_FORMAT = 3
 _STANDARDIZATION = "standardization.safetensors"
+_HELD_OUT = "out_of_fold.safetensors"
 _FILE_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 _T = TypeVar("_T")
 
@@ -65,6 +68,8 @@ def save(folder: Path, model: Model, *, trust: bool = False) -> None:
     files = {head_name: head, **model.extras}
     if model.standardization is not None:
         files[_STANDARDIZATION] = model.standardization.as_bytes()
+    if model.held_out is not None:
+        files[_HELD_OUT] = model.held_out.as_bytes()
     description = {
         "format": _FORMAT,
         "name": model.name,
@@ -79,6 +84,8 @@ def save(folder: Path, model: Model, *, trust: bool = False) -> None:
         "rows_sha256": model.rows_sha256,
         "calibration": None if model.calibration is None else asdict(model.calibration),
         "unsure_below": model.unsure_below,
+        "train_on": "+".join(model.splits),
+        "metrics": model.metrics,
         "warnings": list(model.warnings),
         "versions": {
             "python": platform.python_version(),
@@ -145,13 +152,16 @@ def load(folder: Path, *, trust: bool = False) -> Model:
     k = len(model.classes)
     if list(getattr(head, "classes_", [])) != list(range(k)) or getattr(head, "n_features_in_", 0) != columns:
         raise ModelError(f"{folder / head_name}: not a head of {k} classes and {columns} features. {again}")
-    standardization = None
-    if _STANDARDIZATION in files:
-        try:
-            standardization = Standardization.from_bytes(files.pop(_STANDARDIZATION), columns)
-        except ModelError as error:
-            raise ModelError(f"{folder / _STANDARDIZATION}: {error}. {again}") from None
-    return replace(model, head=head, standardization=standardization, extras=files)
+    standardization, held_out = None, None
+    try:
+        if (data := files.pop(name := _STANDARDIZATION, None)) is not None:
+            standardization = Standardization.from_bytes(data, columns)
+        if (data := files.pop(name := _HELD_OUT, None)) is not None:
+            nothing = Predictions(np.zeros(0, np.int64), model.classes, None, model.unsure_below)
+            held_out = nothing.with_bytes(data, model.rows)
+    except ModelError as error:
+        raise ModelError(f"{folder / name}: {error}. {again}") from None
+    return replace(model, head=head, standardization=standardization, held_out=held_out, extras=files)
 
 
 def _verified(path: Path, file: Mapping[str, Any], again: str) -> bytes:
@@ -175,7 +185,10 @@ def _described(stored: Any) -> tuple[Model, int, dict[str, dict[str, Any]]]:
         raise ValueError("classes: expected at least two different labels")
     settings = build(
         HeadParams,
-        {key: stored[key] for key in ("estimator", "params", "pooling", "normalize", "unsure_below")},
+        {
+            key: stored[key]
+            for key in ("estimator", "params", "pooling", "normalize", "unsure_below", "train_on")
+        },
         "",
     )
     settings.check(DESCRIPTION)
@@ -195,6 +208,8 @@ def _described(stored: Any) -> tuple[Model, int, dict[str, dict[str, Any]]]:
         raise ValueError(f"files: expected one of {', '.join(WRITERS)}")
     if (_STANDARDIZATION in files) != (settings.normalize == "standardize"):
         raise ValueError(f"files: {_STANDARDIZATION} and normalize {settings.normalize} do not fit")
+    if (_HELD_OUT in files) != ("val" in settings.splits):
+        raise ValueError(f"files: {_HELD_OUT} and train_on {settings.train_on} do not fit")
     model = Model(
         name=_take(stored, "name", str),
         estimator=settings.estimator,
@@ -209,6 +224,8 @@ def _described(stored: Any) -> tuple[Model, int, dict[str, dict[str, Any]]]:
         head=None,
         calibration=calibration,
         unsure_below=settings.unsure_below,
+        splits=settings.splits,
+        metrics=_take(stored, "metrics", dict),
     )
     return model, columns, files
 

@@ -6,9 +6,10 @@ estimator. It reads and writes nothing.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,19 @@ import numpy.typing as npt
 
 from pipeline.errors import HeadError
 from pipeline.heads.derived import Derivation, Rows, Standardization
+from pipeline.heads.factor import Factor, worth_factoring
+from pipeline.heads.linear.estimators import fit_estimator, linear_head
 from pipeline.heads.registry import build, preset_of
 from pipeline.params import did_you_mean
 
 if TYPE_CHECKING:
     from pipeline.heads.epochs import Epoch
 
+#: What estimators raise on parameters and rows that do not suit them.
+FIT_ERRORS = (HeadError, ValueError, TypeError, ArithmeticError, MemoryError, RuntimeError, LookupError)
+
+# With these somebody wants scikit-learn's own solver, and its complaints.
+_SOLVER_PARAMS = frozenset({"dual", "max_iter", "solver", "tol"})
 # Rows whose norms are taken at once.
 _BLOCK = 256
 
@@ -44,6 +52,10 @@ class Fitted:
     estimator: Any
     standardization: Standardization | None
     warnings: tuple[str, ...]
+
+    def scaled(self, X: Rows) -> Rows:
+        """Return derived rows as the estimator knows them; `X` itself where nothing is standardised."""
+        return X if self.standardization is None else self.standardization.apply(X)
 
 
 @dataclass(frozen=True)
@@ -104,6 +116,7 @@ class Recipe:
         *,
         validation: tuple[Rows, npt.NDArray[np.int64]] | None = None,
         on_epoch: Callable[[Epoch, int], None] | None = None,
+        factor_of: Callable[[Rows], Factor] | None = None,
     ) -> Fitted:
         """Fit everything to rows.
 
@@ -117,6 +130,9 @@ class Recipe:
             Rows that are never learned from; only the linear torch head looks at them.
         on_epoch : callable, optional
             Called by the linear torch head after each epoch, with the number of all epochs.
+        factor_of : callable, optional
+            Gives the factor of rows, standardised if need be. Where it is given, and they are worth
+            factoring, L2-regularised linear heads are fitted to it, unless `params` say how to fit.
 
         Returns
         -------
@@ -126,7 +142,7 @@ class Recipe:
         if self.derivation.normalize == "standardize":
             standardization = Standardization.fit(X)
             standardization.apply(X, out=X)
-        estimator = self.unfitted(_norm(X) if preset_of(self.estimator).scaled else None)
+        estimator = self.unfitted(norm_of(X) if preset_of(self.estimator).scaled else None)
         watch: dict[str, Any] = {}
         if self.estimator == "linear":
             if on_epoch is not None:
@@ -134,11 +150,13 @@ class Recipe:
             if validation is not None and standardization is not None:
                 validation = standardization.apply(validation[0]), validation[1]
             watch["validation"] = validation
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            estimator.fit(X, y, **watch)
-        said = (f"{item.category.__name__}: {' '.join(str(item.message).split())}" for item in caught)
-        return Fitted(estimator, standardization, tuple(dict.fromkeys(said)))
+        with listening() as complaints:
+            own = linear_head(estimator) is None or not _SOLVER_PARAMS.isdisjoint(self.params)
+            if factor_of is not None and not own and worth_factoring(*X.shape):
+                fit_estimator(estimator, X, y, factor_of(X))
+            else:
+                estimator.fit(X, y, **watch)
+        return Fitted(estimator, standardization, tuple(complaints))
 
     def described(self, estimator: Any) -> dict[str, Any]:
         """Return every parameter of an estimator made by this recipe, labels as labels."""
@@ -162,7 +180,23 @@ class Recipe:
         return by_code
 
 
-def _norm(X: Rows) -> float:
+@contextlib.contextmanager
+def listening() -> Iterator[list[str]]:
+    """Catch warnings; once through, the list holds each complaint once and on one line."""
+    complaints: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield complaints
+    said = (f"{item.category.__name__}: {one_line(item.message)}" for item in caught)
+    complaints.extend(dict.fromkeys(said))
+
+
+def one_line(said: object) -> str:
+    """Return what an error or a warning says on one line."""
+    return " ".join(str(said).split()) or type(said).__name__
+
+
+def norm_of(X: Rows) -> float:
     """Return the root-mean-square norm of rows; with no threads, so that it is the same for any number."""
     blocks = (X[start : start + _BLOCK] for start in range(0, len(X), _BLOCK))
     squares = sum(float(np.einsum("ij,ij->i", block, block).sum(dtype=np.float64)) for block in blocks)

@@ -31,13 +31,20 @@ class Preset:
         What it is, and why these parameters, in a line.
     scaled : dict of str to callable
         Parameters that follow from the training rows: functions of their root-mean-square norm.
+    grid : dict of str to tuple
+        What a sweep tries: of a scaled parameter multiples of the preset's value, of another one values. The
+        first is the one to take among equals.
     """
 
     path: str
     note: str
     params: dict[str, Any] = field(default_factory=dict)
     scaled: dict[str, Callable[[float], float]] = field(default_factory=dict)
+    grid: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
+
+# Of a regularisation: two decades to either side, nearest first.
+_MULTIPLES = (1, 0.3, 3, 0.1, 10, 0.01, 100)
 
 #: Chosen by cross-validation on the training and validation rows of 1,000 photographs of cats and dogs, and
 #: of 600 digits; among equals the faster. A row of raw features has 25,088 columns, 85 % of them zeros, and
@@ -53,21 +60,32 @@ PRESETS: dict[str, Preset] = {
         {"max_iter": 1000},
         # the gradient, which `tol` bounds, goes with the norm; a tenth of it moves less than folds differ
         {"C": lambda norm: 500 / norm**2, "tol": lambda norm: 1e-5 * norm},
+        {"C": _MULTIPLES},
     ),
     "linear-svm": Preset(
-        "sklearn.svm.LinearSVC", "converges in dozens of iterations", scaled={"C": lambda norm: 2 / norm**2}
+        "sklearn.svm.LinearSVC",
+        "converges in dozens of iterations",
+        scaled={"C": lambda norm: 2 / norm**2},
+        grid={"C": _MULTIPLES},
     ),
     "ridge": Preset(
         "sklearn.linear_model.RidgeClassifier",
         "well conditioned on every view",
         scaled={"alpha": lambda norm: norm**2 / 2},
+        grid={"alpha": _MULTIPLES},
     ),
     "knn": Preset(
         "sklearn.neighbors.KNeighborsClassifier",
         "by angle: Euclidean distance compares brightness, and is right for 63 % only, against 98 %",
         {"metric": "cosine", "algorithm": "brute"},
+        grid={"n_neighbors": (5, 10, 3, 20, 1)},
     ),
-    "rbf-svm": Preset("sklearn.svm.SVC", "scikit-learn's own width suits the scale", {"C": 10}),
+    "rbf-svm": Preset(
+        "sklearn.svm.SVC",
+        "scikit-learn's own width suits the scale",
+        {"C": 10},
+        grid={"C": (10, 3, 30, 1, 100)},
+    ),
     "lda": Preset(
         "sklearn.discriminant_analysis.LinearDiscriminantAnalysis",
         "by singular values: other solvers need columns by columns, 5 GB; pooled, lsqr and shrinkage: auto",
@@ -186,6 +204,26 @@ def build(
                 f"params.yaml cannot hold it: use the estimator itself as a head."
             )
     return kind(**chosen)
+
+
+def grid_of(estimator: str, norm: float) -> list[dict[str, float]]:
+    """Return the parameters that a sweep tries, in the order of preference; one empty dict if there are none.
+
+    Parameters
+    ----------
+    estimator : str
+        A short name, or the dotted path of a class.
+    norm : float
+        Root-mean-square norm of the rows, above 0.
+    """
+    preset = preset_of(estimator)
+    grid: list[dict[str, float]] = [{}]
+    for name, values in preset.grid.items():
+        of = preset.scaled.get(name)
+        unit = of(norm) if of else None
+        tried = values if unit is None else [_rounded(unit * multiple) for multiple in values]
+        grid = [{**chosen, name: value} for chosen in grid for value in tried]
+    return grid
 
 
 def _rounded(value: float) -> float:

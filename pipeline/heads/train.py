@@ -1,32 +1,34 @@
 """``pipeline train``: the second stage, from cached features to a trained head.
 
-Owns the order of things. It reads the training rows, and the validation rows where a head
-logs its progress on them; the test rows it never reads.
+Owns the order of things. It reads the training rows, and the validation rows, on which the
+head is scored; the test rows it never reads.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.console import note, warn
-from pipeline.errors import HeadError, ParamsError, StoreError
+from pipeline.errors import HeadError, StoreError
 from pipeline.features.identity import Identity
 from pipeline.features.quantised import QUANTISED, REMEDY, quantised_digest
 from pipeline.heads import model_folder
-from pipeline.heads.calibration import calibrated, can_be_calibrated
-from pipeline.heads.derived import Derivation
-from pipeline.heads.matrix import LabelledFeatures
-from pipeline.heads.model import UNSURE, Model
-from pipeline.heads.recipe import Recipe
-from pipeline.heads.registry import PRESETS
-from pipeline.params import HeadParams, Params, did_you_mean
-from pipeline.workspace import Workspace, check_head_name
+from pipeline.heads.derived import Derivation, Rows
+from pipeline.heads.factor import Factor, load_or_make
+from pipeline.heads.folds import NOT_HELD_OUT
+from pipeline.heads.matrix import LabelledFeatures, LabelledRows, factor_key
+from pipeline.heads.model import Model
+from pipeline.heads.out_of_fold import out_of_fold
+from pipeline.heads.recipe import FIT_ERRORS, Recipe, one_line
+from pipeline.heads.settings import check_promises, free_name, settings_of
+from pipeline.params import HeadParams
+from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
     from pipeline.heads.epochs import Epoch
@@ -43,13 +45,15 @@ class TrainReport:
     estimator : str
         Short name or dotted path.
     rows, classes : int
-        Of the training split.
+        That it learned from.
     seconds : float
         Spent in fitting.
     warnings : tuple of str
         What the estimator complained of.
     folder : Path
         Where the model is.
+    metrics : dict
+        See `Model`.
     """
 
     name: str
@@ -59,6 +63,7 @@ class TrainReport:
     seconds: float
     warnings: tuple[str, ...]
     folder: Path
+    metrics: dict[str, Any]
 
 
 def train(
@@ -71,7 +76,7 @@ def train(
     memory: int | None = None,
     trust: bool = False,
 ) -> TrainReport:
-    """Train a head on the training split and save it under ``models/``.
+    """Train a head on the training split, or on the validation split too, and save it under ``models/``.
 
     Parameters
     ----------
@@ -106,9 +111,9 @@ def train(
         The features are not those of the manifest, or of what ``params.yaml`` asks for.
     """
     features = LabelledFeatures.open(workspace, memory)
-    settings = replace(_settings(features.params, head), **(changes or {}))
+    settings = replace(settings_of(features.params, head), **(changes or {}))
     settings.check(f"heads.{head}")
-    name = _free_name(features.params, head, name)
+    name = free_name(features.params, head, name)
     recipe = Recipe(
         estimator=settings.estimator,
         params={**settings.params, **(overrides or {})},
@@ -117,19 +122,18 @@ def train(
         seed=features.params.seed,
         trust=trust,
     )
-    _check_promises(settings, head, recipe)
-    rows = features.matrix("train", derivation=recipe.reads)
-    validation = _validation(recipe, features)
+    check_promises(settings, head, recipe)
+    rows = features.matrix(*settings.splits, derivation=recipe.reads)
+    fit = partial(recipe.fit, validation=_validation(settings, recipe, features))
 
     started = time.perf_counter()
-    calibration = None
-    if settings.calibrate:
-        with _failing_as(f"head {head!r} ({settings.estimator}) cannot be calibrated"):
-            calibration = calibrated(
-                partial(recipe.fit, validation=validation), rows, features.memory, recipe.seed
-            )
+    held_out, calibration = None, None
+    if settings.calibrate or "val" in settings.splits:
+        with _failing_as(f"head {head!r} ({settings.estimator}) cannot be trained in folds"):
+            held_out = out_of_fold(fit, rows, features.memory, recipe.seed, scored=settings.calibrate)
+            calibration = held_out.calibration(rows.y)
     with _failing_as(f"head {head!r} ({settings.estimator}) cannot be trained"):
-        fitted = recipe.fit(rows.X, rows.y, validation=validation, on_epoch=_tell)
+        fitted = fit(rows.X, rows.y, on_epoch=_tell, factor_of=_factors(workspace, features, recipe, rows))
     seconds = time.perf_counter() - started
 
     for complaint in fitted.warnings:
@@ -149,46 +153,48 @@ def train(
         standardization=fitted.standardization,
         calibration=calibration,
         unsure_below=settings.unsure_below,
+        splits=settings.splits,
         extras=_quantised_network(workspace, features.identity),
     )
+    if held_out is not None and "val" in settings.splits:
+        model = replace(model, held_out=held_out.predictions(model))
     # Some parameters are wrong only now: more neighbours than rows.
     with _failing_as(f"head {head!r} ({settings.estimator}) cannot predict"):
-        model.predict(features.store.read(rows.keys[:1]))
+        model = replace(model, metrics=_metrics(model, features, rows))
     folder = workspace.model_folder(name)
     model_folder.save(folder, model, trust=trust)
     return TrainReport(
-        name, settings.estimator, len(rows.y), len(rows.classes), seconds, fitted.warnings, folder
+        name,
+        settings.estimator,
+        len(rows.y),
+        len(rows.classes),
+        seconds,
+        fitted.warnings,
+        folder,
+        model.metrics,
     )
 
 
-def _settings(params: Params, head: str) -> HeadParams:
-    """Look a head up in ``params.yaml``, then among the estimators with a short name."""
-    if "." in head and all(part.isidentifier() for part in head.split(".")):
-        raise ParamsError(
-            f"{head!r} is an estimator, and a head has a name of its own: add a line "
-            f"`my-head: {{estimator: {head}}}` under heads in params.yaml, then run `pipeline train my-head`."
-        )
-    check_head_name(head)
-    if head in params.heads:
-        return params.heads[head]
-    if head in PRESETS:
-        return HeadParams(head)
-    known = [*params.heads, *PRESETS]
-    raise ParamsError(
-        f"head {head!r} is neither in params.yaml ({', '.join(params.heads) or 'which has none'}) "
-        f"nor an estimator ({', '.join(PRESETS)}).{did_you_mean(head, known)}"
-    )
+def _factors(
+    workspace: Workspace, features: LabelledFeatures, recipe: Recipe, rows: LabelledRows
+) -> Callable[[Rows], Factor]:
+    """Return what gives the factor of the training rows, from ``cache/factors/`` if it was made before."""
+    key = factor_key(features.identity, rows.digest, recipe.derivation)
+    return lambda X: load_or_make(workspace.factors_folder, key, lambda: Factor.of(X))
 
 
-def _free_name(params: Params, head: str, name: str | None) -> str:
-    if name is None or name == head:
-        return head
-    check_head_name(name)
-    if name in params.heads:
-        raise ParamsError(
-            f"--name {name}: params.yaml has a head of that name, and would lose its model. Choose another."
-        )
-    return name
+def _metrics(model: Model, features: LabelledFeatures, rows: LabelledRows) -> dict[str, Any]:
+    """Say how many rows that were not learned from are given their own class."""
+    if model.held_out is not None:
+        predictions, which = model.held_out, "out of fold"
+        right = (predictions.codes == rows.y)[predictions.codes != NOT_HELD_OUT]
+    else:
+        validation, which = features.matrix("val"), "val"
+        right = model.predict(validation.X).codes == validation.y
+    if not len(right):
+        model.predict(features.store.read(rows.keys[:1]))
+        return {}
+    return {"rows": which, "n": len(right), "accuracy": round(float(right.mean()), 6)}
 
 
 def _quantised_network(workspace: Workspace, identity: Identity) -> dict[str, bytes]:
@@ -202,31 +208,9 @@ def _quantised_network(workspace: Workspace, identity: Identity) -> dict[str, by
     return {QUANTISED: workspace.quantised_file.read_bytes()}
 
 
-def _check_promises(settings: HeadParams, head: str, recipe: Recipe) -> None:
-    """See that the head can have what is asked of it, before any row is read."""
-    estimator = recipe.unfitted()
-    if settings.calibrate and not can_be_calibrated(estimator):
-        raise HeadError(
-            f"heads.{head}.calibrate: {settings.estimator} has neither decision values nor probabilities "
-            f"to calibrate. Leave calibrate away, or choose another estimator."
-        )
-    if settings.unsure_below is None:
-        return
-    if not settings.calibrate and not hasattr(estimator, "predict_proba"):
-        raise HeadError(
-            f"heads.{head}.unsure_below: {settings.estimator} has no probabilities to compare it with. "
-            f"Set calibrate: true, which gives it some."
-        )
-    if UNSURE in recipe.classes:
-        raise HeadError(
-            f"heads.{head}.unsure_below: a class of the training images is itself called {UNSURE!r}, as "
-            f"images without a probable label are. Rename that class, or leave unsure_below away."
-        )
-
-
-def _validation(recipe: Recipe, features: LabelledFeatures) -> tuple[Any, Any] | None:
+def _validation(settings: HeadParams, recipe: Recipe, features: LabelledFeatures) -> tuple[Any, Any] | None:
     """Read the rows on which the linear torch head logs its progress, if there are any."""
-    if recipe.estimator != "linear":
+    if recipe.estimator != "linear" or "val" in settings.splits:
         return None
     rows = features.matrix("val", derivation=recipe.reads)
     return (rows.X, rows.y) if len(rows.y) else None
@@ -237,9 +221,8 @@ def _failing_as(what: str) -> Iterator[None]:
     """Turn what estimators raise on parameters and rows into one line that begins with `what`."""
     try:
         yield
-    # scikit-learn's InvalidParameterError is both of the first two.
-    except (HeadError, ValueError, TypeError, ArithmeticError, MemoryError) as error:
-        raise HeadError(f"{what}: {_one_line(error)}") from error
+    except FIT_ERRORS as error:
+        raise HeadError(f"{what}: {one_line(error)}") from error
 
 
 def _tell(epoch: Epoch, epochs: int) -> None:
@@ -248,7 +231,3 @@ def _tell(epoch: Epoch, epochs: int) -> None:
     if epoch.val_accuracy is not None:
         line += f"; val loss {epoch.val_loss:.4f}, accuracy {epoch.val_accuracy:.4f}"
     note(line)
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

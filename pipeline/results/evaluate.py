@@ -9,14 +9,21 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from pipeline.console import printable
 from pipeline.errors import HeadError, ModelError, WorkspaceError
 from pipeline.files import sha256_of, write_csv, write_json
 from pipeline.heads import model_folder
-from pipeline.heads.matrix import LabelledFeatures
+from pipeline.heads.folds import NOT_HELD_OUT
+from pipeline.heads.matrix import LabelledFeatures, LabelledRows
+from pipeline.heads.model import Predictions
 from pipeline.params import Split
 from pipeline.results.metrics import Metrics, score
 from pipeline.workspace import Workspace
+
+Codes = npt.NDArray[np.int64]
 
 
 def evaluate(workspace: Workspace, head: str, split: Split = "val", *, trust: bool = False) -> Metrics:
@@ -29,7 +36,8 @@ def evaluate(workspace: Workspace, head: str, split: Split = "val", *, trust: bo
     head : str
         Name of the model.
     split : {"val", "test", "train"}, default "val"
-        Each model that is scored on ``test`` is written down, and counted in the metrics.
+        Each model that is scored on ``test`` is written down, and counted in the metrics. Of one that has
+        learned from ``val``, what is scored there are its out-of-fold predictions.
     trust : bool, default False
         Whether a pickled head may be loaded.
 
@@ -52,28 +60,47 @@ def evaluate(workspace: Workspace, head: str, split: Split = "val", *, trust: bo
     model.identity.require(
         features.identity, f"model {head!r}", "the features in use", f"Run `pipeline train {head}` again."
     )
-    if (model.rows_sha256, model.classes) != (features.training_digest, features.classes):
+    if (model.rows_sha256, model.classes) != (features.digest(*model.splits), features.classes):
         raise ModelError(
-            f"model {head!r} was trained on other images or labels than the training split now has, "
-            f"so its scores might count images that it learned from. Run `pipeline train {head}` again."
+            f"model {head!r} was trained on other images or labels than {' and '.join(model.splits)} now "
+            f"have, so its scores might count images that it learned from. Run `pipeline train {head}` again."
         )
-    rows = features.matrix(split)
-    if not len(rows.y):
+    held_out = model.held_out if split == "val" else None
+    if held_out is None:
+        rows = features.matrix(split)
+        y, predictions = rows.y, model.predict(rows.X)
+    else:
+        y, predictions = _of_split(split, features.labels(*model.splits), held_out)
+    if not len(y):
         raise HeadError(
             f"{workspace.manifest_file}: the split {split!r} has no image to score {head!r} on. "
             f"Give it a share in dataset.split, and run `pipeline prepare --resplit`."
         )
-    predictions = model.predict(rows.X)
-    scored = {"model_sha256": model_digest(workspace, head), "rows_sha256": rows.digest}
-    looks = _looks(workspace, {"head": head, **scored}) if split == "test" else None
-    metrics = score(head, split, rows.y, predictions, looks, scored)
+    scored = {"model_sha256": model_digest(workspace, head), "rows_sha256": features.digest(split)}
+    metrics = score(
+        head,
+        split,
+        y,
+        predictions,
+        test_looks=_looks(workspace, {"head": head, **scored}) if split == "test" else None,
+        scored=scored,
+        out_of_fold=held_out is not None,
+        calibrating=split == "train" or (held_out is not None and model.calibration is not None),
+    )
     write_csv(
         workspace.confusion_file(head, split),
         ("actual", "predicted"),
-        zip((rows.classes[code] for code in rows.y.tolist()), predictions.labels, strict=True),
+        zip((model.classes[code] for code in y.tolist()), predictions.labels, strict=True),
     )
     write_json(workspace.metrics_file(head, split), metrics.as_dict())
     return metrics
+
+
+def _of_split(split: Split, rows: LabelledRows, held_out: Predictions) -> tuple[Codes, Predictions]:
+    """Take what was said of one split's rows by heads that had not learned from them."""
+    chosen = np.array([image.split == split for image in rows.images], np.bool_)
+    chosen &= held_out.codes != NOT_HELD_OUT
+    return rows.y[chosen], held_out.of(chosen)
 
 
 def model_digest(workspace: Workspace, head: str) -> str:

@@ -42,7 +42,7 @@ class Metrics:
         None for a head without probabilities.
     ece : float or None
         Expected calibration error (`expected_calibration_error`); None for a head without probabilities,
-        and for the training rows, which may have calibrated it.
+        and for rows that may have calibrated it, such as the training rows.
     unsure_below, coverage, accuracy_covered : float or None
         The probability that the head demands of its best label; the share of rows where it is reached; and
         the accuracy on these (None if there are none). All None where nothing is demanded.
@@ -55,6 +55,9 @@ class Metrics:
         Rows by their own label (down) and the predicted one (across).
     scored : dict of str to str
         ``model_sha256`` and ``rows_sha256``: which model was scored, and on which labelled rows.
+    out_of_fold : bool
+        Whether the head has learned from these rows, and what is scored are the answers of heads made in the
+        same way that had not.
     test_looks : int or None
         How many times the test split had been looked at by then, this time included: models that
         were scored on it, each counted again when it or the test rows changed. None for other splits.
@@ -75,6 +78,7 @@ class Metrics:
     classes: tuple[str, ...]
     confusion: list[list[int]]
     test_looks: int | None
+    out_of_fold: bool
     scored: dict[str, str]
 
     def as_dict(self) -> dict[str, Any]:
@@ -92,6 +96,7 @@ class Metrics:
             "coverage": self.coverage,
             "accuracy_covered": self.accuracy_covered,
             "test_looks": self.test_looks,
+            "out_of_fold": self.out_of_fold or None,
             # a list, which `dvc metrics show` passes over: its table would have a column for each number
             "per_class": [{"label": label, **numbers} for label, numbers in self.per_class.items()],
             "confusion": {"labels": list(self.classes), "matrix": self.confusion},
@@ -105,8 +110,11 @@ def score(
     split: Split,
     y: npt.NDArray[np.int64],
     predictions: Predictions,
+    *,
     test_looks: int | None = None,
     scored: dict[str, str] | None = None,
+    out_of_fold: bool = False,
+    calibrating: bool = False,
 ) -> Metrics:
     """Compare predictions with labels.
 
@@ -122,6 +130,10 @@ def score(
         See `Metrics`.
     scored : dict, optional
         See `Metrics`.
+    out_of_fold : bool
+        See `Metrics`.
+    calibrating : bool
+        Whether the probabilities were fitted to these rows.
     """
     classes = predictions.classes
     confusion = np.zeros((len(classes), len(classes)), np.int64)
@@ -143,7 +155,7 @@ def score(
         log_loss=None if probabilities is None else _log_loss(y, probabilities),
         ece=(
             None
-            if probabilities is None or split == "train"
+            if probabilities is None or calibrating
             else _rounded(expected_calibration_error(probabilities, y))
         ),
         unsure_below=threshold,
@@ -161,6 +173,7 @@ def score(
         classes=classes,
         confusion=confusion.tolist(),
         test_looks=test_looks,
+        out_of_fold=out_of_fold,
         scored=scored or {},
     )
 

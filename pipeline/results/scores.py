@@ -15,7 +15,7 @@ from pipeline.console import table
 from pipeline.dataset.manifest import read_manifest
 from pipeline.errors import WorkspaceError
 from pipeline.heads import model_folder
-from pipeline.heads.matrix import digest_of_split
+from pipeline.heads.matrix import digest_of_splits
 from pipeline.params import SPLITS, Split
 from pipeline.results.evaluate import model_digest
 from pipeline.workspace import Workspace
@@ -32,6 +32,7 @@ class Score:
     accuracy_95: tuple[float, float]
     macro_f1: float
     log_loss: float | None
+    out_of_fold: bool
     current: bool  # of the model and the images that are there now
 
 
@@ -53,7 +54,7 @@ def scores(workspace: Workspace) -> list[Score]:
     if not paths:
         return []
     manifest = read_manifest(workspace.manifest_file)
-    now = {split: digest_of_split(manifest, split) for split in SPLITS}
+    now = {split: digest_of_splits(manifest, split) for split in SPLITS}
     found = [_read(path, workspace, now) for path in paths]
     return sorted(
         found, key=lambda score: (not score.current, SPLITS.index(score.split), -score.accuracy, score.head)
@@ -66,7 +67,7 @@ def scores_table(found: Sequence[Score]) -> str:
     rows = [
         [
             score.head,
-            score.split,
+            f"{score.split}, out of fold" if score.out_of_fold else score.split,
             str(score.n),
             f"{score.accuracy:.4f}",
             f"{score.accuracy_95[0]:.3f} – {score.accuracy_95[1]:.3f}",
@@ -99,6 +100,7 @@ def _read(path: Path, workspace: Workspace, now: Mapping[Split, str]) -> Score:
             (float(low), float(high)),
             float(values["macro_f1"]),
             None if values.get("log_loss") is None else float(values["log_loss"]),
+            values.get("out_of_fold") is True,
             current=there
             and scored == {"model_sha256": model_digest(workspace, head), "rows_sha256": now[split]},
         )

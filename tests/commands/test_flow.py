@@ -85,7 +85,7 @@ def test_flow(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> 
     # extract
     report = run_json("extract", "--json")
     assert report.pop("seconds").keys() == {"decode", "forward", "write"}
-    assert report == {"images": 36, "computed": 36, "reused": 0, "copies": 0}
+    assert report == {"images": 36, "computed": 36, "reused": 0, "copies": 0, "failed": 0}
     assert stored_hashes(workspace) == {row.sha256 for row in rows}
     assert json.loads(workspace.index_file.read_bytes())["rows"] == 36
     assert run("extract").stdout == "nothing to extract: the store holds all 36 images\n"
@@ -116,6 +116,7 @@ def test_flow(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> 
     found = run_json("scores", "--json")
     assert [(score["head"], score["split"]) for score in found] == [("logreg", "val"), ("logreg", "test")]
     assert found[0].pop("current")
+    assert not found[0].pop("out_of_fold")
     assert found[0] == {key: metrics[key] for key in found[0]}
     assert "pipeline predict logreg IMAGE" in run("scores").stdout
 
@@ -293,13 +294,20 @@ class TestFinished:
         }  # fmt: skip
         assert forwarded == []
 
-    def test_fresh__computes_all_again_and_gets_the_same(
+    def test_fresh__another_extractor_and_back_gets_the_same(
         self, run: Run, workspace: Workspace, forwarded: list[int]
     ) -> None:
         index = workspace.index_file.read_bytes()
         shards = sorted(path.name for path in workspace.store_folder.glob("*.h5"))
+        before = workspace.params_file.read_bytes()
+        write_params(workspace.params_file, {"extract.storage": "float32"})
         run("extract", "--fresh", "--batch-size", "7")
-        assert sum(forwarded) == 40
+        assert workspace.index_file.read_bytes() != index
+        workspace.params_file.write_bytes(before)
+        run("extract", "--fresh", "--batch-size", "7")
+        assert sum(forwarded) == 80
+        run("extract", "--fresh")
+        assert sum(forwarded) == 80
         assert workspace.index_file.read_bytes() == index
         assert sorted(path.name for path in workspace.store_folder.glob("*.h5")) == shards
 

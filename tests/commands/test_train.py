@@ -27,7 +27,7 @@ def test_options__take_the_place_of_params_yaml_for_this_run(run: Run, workspace
     before = workspace.params_file.read_bytes()
     options = ["--pooling", "avg", "--normalize", "l2", "--calibrate", "--unsure-below", "0.8"]
     result = run("train", "linear-svm", *options, "--name", "demanding")
-    assert "calibrate: 5 folds in " in result.stderr
+    assert "held out: 5 folds in " in result.stderr
     found = model(workspace, "demanding")
     assert (found["pooling"], found["normalize"], found["features"]) == ("avg", "l2", 512)
     assert (found["calibration"]["rows"], found["unsure_below"]) == (28, 0.8)

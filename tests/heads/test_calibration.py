@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-from functools import partial
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -15,22 +11,14 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import SVC
 
 from pipeline.errors import HeadError
-from pipeline.features.store import Features
 from pipeline.heads.calibration import (
     Calibration,
-    calibrated,
     can_be_calibrated,
     expected_calibration_error,
     scores,
     temperature_of,
 )
-from pipeline.heads.derived import Derivation, Standardization
-from pipeline.heads.folds import fold_of_rows
-from pipeline.heads.matrix import FeatureMatrix
-from pipeline.heads.memory import Memory
-from pipeline.heads.recipe import Fitted, Recipe
 from pipeline.heads.registry import PRESETS, build
-from tests.heads.conftest import CLASSES, image_rows
 
 Floats = npt.NDArray[np.float64]
 
@@ -145,127 +133,6 @@ def test_scores__a_decision_value_for_each_pair_of_classes() -> None:
         head = SVC(decision_function_shape="ovo").fit(random.random((40, 3)), np.arange(40) % k)
         with pytest.raises(HeadError, match=rf"has {pairs} for pairs .*decision_function_shape: ovr"):
             scores(head, random.random((2, 3)).astype(np.float32), k, 40)
-
-
-# --- out of fold
-
-
-def matrix_of(X: Features, codes: npt.NDArray[np.int64]) -> FeatureMatrix:
-    """The first rows of the tests' manifest, with other features."""
-    images = [row for row in image_rows() if row.status == "ok"]
-    of_class = {label: [row for row in images if row.label == label] for label in CLASSES}
-    return FeatureMatrix(X, codes, CLASSES, tuple(of_class[CLASSES[code]].pop(0) for code in codes))
-
-
-def test_calibrated__each_row_is_scored_by_a_head_that_has_not_seen_it(tmp_path: Path) -> None:
-    codes = np.arange(45) % 3
-    X = np.random.default_rng(0).normal(0, 1, (45, 6)).astype(np.float32) + 10 * codes[:, None]
-    X[:, 5] = np.arange(45)  # by which rows are known again
-    rows = matrix_of(X.astype(np.float32), codes)
-    seen: list[set[float]] = []
-    asked: list[set[float]] = []
-
-    class Head:
-        def decision_function(self, X: Any) -> Any:
-            asked.append(set(X[:, 5].tolist()))
-            return np.eye(3)[X[:, 5].astype(int) % 3]
-
-    def fit(X: Any, y: Any) -> Fitted:
-        seen.append(set(X[:, 5].tolist()))
-        np.testing.assert_array_equal(y, X[:, 5].astype(int) % 3)
-        X[:] = -1  # as a standardisation would, in place
-        return Fitted(Head(), None, ())
-
-    before = rows.X.copy()
-    found = calibrated(fit, rows, Memory(tmp_path, 10**9), seed=1)
-    assert found.rows == 45
-    np.testing.assert_array_equal(rows.X, before)
-    folds = fold_of_rows(rows.y, rows.groups, 5, 1)
-    assert asked == [set(np.flatnonzero(folds == fold).astype(float)) for fold in range(5)]
-    assert seen == [set(map(float, range(45))) - held for held in asked]
-
-
-def test_calibrated__standardises_within_the_fold(tmp_path: Path) -> None:
-    codes = np.arange(30) % 3
-    X = np.random.default_rng(0).normal(50, 9, (30, 4)).astype(np.float32)
-    rows = matrix_of(X, codes)
-    folds = fold_of_rows(rows.y, rows.groups, 5, 0)
-    held: list[npt.NDArray[Any]] = []
-
-    class Head:
-        def decision_function(self, X: Any) -> Any:
-            held.append(X.copy())
-            return np.random.default_rng(len(held)).normal(size=(len(X), 3))
-
-    def fit(X: Any, y: Any) -> Fitted:
-        return Fitted(Head(), Standardization.fit(X), ())
-
-    calibrated(fit, rows, Memory(tmp_path, 10**9), seed=0)
-    for fold, found in enumerate(held):
-        training = X[folds != fold].astype(np.float64)
-        expected = (X[folds == fold] - training.mean(axis=0)) / training.std(axis=0)
-        np.testing.assert_allclose(found, expected, atol=1e-4)
-
-
-@pytest.mark.parametrize("estimator", ["linear-svm", "logreg", "knn"])
-def test_calibrated__probabilities_mean_what_they_say(tmp_path: Path, estimator: str) -> None:
-    random = np.random.default_rng(0)
-    y = np.arange(45) % 3
-    X = (random.normal(0, 1, (45, 5)) + 1.2 * np.eye(3, 5)[y]).astype(np.float32)
-    recipe = Recipe(estimator, {}, CLASSES, Derivation(), 0, False)
-    rows = matrix_of(X, y)
-    found = calibrated(recipe.fit, rows, Memory(tmp_path, 10**9), seed=0)
-    head = recipe.fit(X.copy(), y).estimator
-    more = np.arange(3000) % 3
-    fresh = (random.normal(0, 1, (3000, 5)) + 1.2 * np.eye(3, 5)[more]).astype(np.float32)
-    probabilities = found.probabilities(scores(head, fresh, 3, 45))
-    assert expected_calibration_error(probabilities, more) < 0.12
-    doubled = Calibration(found.temperature / 4, 45).probabilities(scores(head, fresh, 3, 45))
-    assert expected_calibration_error(doubled, more) > 0.15
-
-
-def test_calibrated__groups_are_never_parted(tmp_path: Path) -> None:
-    codes = np.arange(36) % 3
-    rows = matrix_of(np.random.default_rng(0).random((36, 3)).astype(np.float32), codes)
-    object.__setattr__(rows, "groups", np.arange(36) // 6)  # each of all classes
-    learned: list[int] = []
-
-    def fit(X: Any, y: Any) -> Fitted:
-        learned.append(len(y))
-        return Fitted(Perceptron().fit(X, y), None, ())
-
-    calibrated(fit, rows, Memory(tmp_path, 10**9), seed=0)
-    assert sorted(learned) == [24, 30, 30, 30, 30]
-
-
-def test_calibrated__larger_than_memory(tmp_path: Path) -> None:
-    codes = np.arange(30) % 3
-    rows = matrix_of(np.random.default_rng(0).random((30, 3)).astype(np.float32), codes)
-    kinds: list[type] = []
-
-    def fit(X: Any, y: Any) -> Fitted:
-        kinds.append(type(X))
-        return Fitted(Perceptron().fit(X, y), None, ())
-
-    in_memory = calibrated(fit, rows, Memory(tmp_path, 10**9), seed=0)
-    assert calibrated(fit, rows, Memory(tmp_path, 10), seed=0) == in_memory
-    assert kinds == [np.ndarray] * 5 + [np.memmap] * 5
-
-
-def test_calibrated__one_row_a_class(tmp_path: Path) -> None:
-    rows = matrix_of(np.eye(3, dtype=np.float32), np.arange(3))
-    with pytest.raises(HeadError, match="5 folds need at least as many training images"):
-        calibrated(partial(pytest.fail, "fitted"), rows, Memory(tmp_path, 10**9), seed=0)
-
-
-def test_calibrated__scores_that_are_not_finite(tmp_path: Path) -> None:
-    class Head:
-        def decision_function(self, X: Any) -> Any:
-            return np.full((len(X), 3), np.nan)
-
-    rows = matrix_of(np.zeros((30, 2), np.float32), np.arange(30) % 3)
-    with pytest.raises(HeadError, match="not finite"):
-        calibrated(lambda *_: Fitted(Head(), None, ()), rows, Memory(tmp_path, 10**9), seed=0)
 
 
 # --- the error

@@ -175,14 +175,14 @@ def test_matrix__split_without_images_has_no_rows(workspace: Workspace, change_r
 
 def test_digest__follows_labels_and_not_names(workspace: Workspace, change_rows: Change) -> None:
     features = LabelledFeatures.open(workspace)
-    before = features.training_digest
+    before = features.digest("train")
     assert features.matrix("train").digest == before
 
     change_rows(lambda row: replace(row, path="moved/" + row.path))
-    assert LabelledFeatures.open(workspace).training_digest == before
+    assert LabelledFeatures.open(workspace).digest("train") == before
 
     change_rows(lambda row: relabelled(row, "moved/cat/00.jpg", "dog"))
-    assert LabelledFeatures.open(workspace).training_digest != before
+    assert LabelledFeatures.open(workspace).digest("train") != before
 
 
 def test_open__one_training_class(workspace: Workspace, change_rows: Change) -> None:

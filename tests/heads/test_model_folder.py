@@ -16,7 +16,8 @@ from pipeline.errors import HeadError, ModelError
 from pipeline.heads import model_folder
 from pipeline.heads.calibration import Calibration
 from pipeline.heads.derived import Derivation, Standardization
-from pipeline.heads.model import Model
+from pipeline.heads.folds import NOT_HELD_OUT
+from pipeline.heads.model import Model, Predictions
 from pipeline.heads.registry import build
 from tests.heads.conftest import CLASSES, features_like_vgg
 from tests.heads.test_model import CODES, features, model_of
@@ -112,6 +113,57 @@ def test_round_trip__other_files(tmp_path: Path) -> None:
         model_folder.load(tmp_path / "m")
 
 
+def with_held_out(probabilities: bool) -> Model:
+    model = model_of("logreg", columns=100)
+    random = np.random.default_rng(0)
+    held_out = Predictions(
+        np.append(random.integers(0, 3, model.rows - 1), NOT_HELD_OUT),
+        model.classes,
+        random.dirichlet(np.ones(3), model.rows) if probabilities else None,
+        model.unsure_below,
+    )
+    return replace(model, splits=("train", "val"), held_out=held_out, metrics={"rows": "out of fold", "n": 9})
+
+
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_round_trip__out_of_fold_predictions(tmp_path: Path, probabilities: bool) -> None:
+    model = with_held_out(probabilities)
+    model_folder.save(tmp_path / "m", model)
+    loaded = model_folder.load(tmp_path / "m")
+    assert model.held_out is not None
+    assert loaded.held_out is not None
+    np.testing.assert_array_equal(loaded.held_out.codes, model.held_out.codes)
+    assert (loaded.held_out.probabilities is not None) == probabilities
+    if probabilities:
+        np.testing.assert_array_equal(loaded.held_out.probabilities, model.held_out.probabilities)
+    assert (loaded.splits, loaded.metrics) == (model.splits, model.metrics)
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"codes": np.zeros(7, np.int64)},
+        {"codes": np.zeros(45, np.int32)},
+        {"codes": np.full(45, 3, np.int64)},
+        {"codes": np.full(45, -2, np.int64)},
+        {"codes": np.zeros(45, np.int64), "probabilities": np.zeros((45, 2))},
+        {"probabilities": np.zeros((45, 3))},
+    ],
+    ids=str,
+)
+def test_load__out_of_fold_predictions_of_something_else(tmp_path: Path, tensors: Any) -> None:
+    from safetensors.numpy import save
+
+    model_folder.save(tmp_path / "m", replace(with_held_out(True)))
+    data = save(tensors)
+    (tmp_path / "m" / "out_of_fold.safetensors").write_bytes(data)
+    rewrite(tmp_path / "m", lambda s: s["files"].update({"out_of_fold.safetensors": described(data)}))
+    with pytest.raises(
+        ModelError, match=r"out_of_fold.safetensors: (expected|it holds no) predictions.*train m"
+    ):
+        model_folder.load(tmp_path / "m")
+
+
 @pytest.mark.parametrize("name", ["model.json", "history.csv", "../x", "a/b", ".hidden", "", "X", "run me"])
 def test_save__other_files_of_names_that_cannot_be(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="cannot be the name of a model's file"):
@@ -155,7 +207,7 @@ def test_save__description_says_what_it_is(tmp_path: Path) -> None:
     model = model_of("sklearn.linear_model.LogisticRegression", columns=100, C=float("inf"))
     model_folder.save(tmp_path / "m", model)
     stored = json.loads((tmp_path / "m" / "model.json").read_bytes())
-    assert stored["format"] == 2
+    assert stored["format"] == 3
     assert stored["classes"] == list(CLASSES)
     assert stored["features"] == 100
     assert stored["params"]["C"] == "inf"
@@ -273,6 +325,14 @@ def flip(path: Path) -> None:
         (
             lambda folder: rewrite(folder, lambda s: s.update(normalize="standardize")),
             "standardization.safetensors and normalize standardize do not fit",
+        ),
+        (
+            lambda folder: rewrite(folder, lambda s: s.update(train_on="train+val")),
+            r"out_of_fold.safetensors and train_on train\+val do not fit",
+        ),
+        (
+            lambda folder: rewrite(folder, lambda s: s.update(train_on="test")),
+            "train_on: expected one of train",
         ),
         (lambda folder: rewrite(folder, lambda s: s.update(unsure_below=2)), "unsure_below: expected"),
         (

@@ -11,15 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from pipeline.dataset.manifest import ImageRow, read_manifest
 from pipeline.errors import HeadError, ParamsError
 from pipeline.features.store import FeatureStore, RowKey
 from pipeline.heads import model_folder
 from pipeline.heads.derived import Derivation
+from pipeline.heads.factor import Factor
+from pipeline.heads.folds import fold_of_rows
 from pipeline.heads.matrix import LabelledFeatures
 from pipeline.heads.model_folder import HISTORY
-from pipeline.heads.train import train
+from pipeline.heads.recipe import Recipe
+from pipeline.heads.train import TrainReport, train
 from pipeline.workspace import Workspace
 from tests.heads.conftest import CLASSES, IDENTITY
 
@@ -40,7 +44,7 @@ def test_train__model_knows_unseen_rows(workspace: Workspace, head: str) -> None
     features = LabelledFeatures.open(workspace)
     assert (model.name, model.classes, model.view) == (head, CLASSES, "center")
     assert model.identity == IDENTITY
-    assert (model.rows, model.rows_sha256) == (36, features.training_digest)
+    assert (model.rows, model.rows_sha256) == (36, features.digest("train"))
     unseen = features.matrix("val")
     assert (model.predict(unseen.X).codes == unseen.y).mean() >= 0.9
 
@@ -71,9 +75,107 @@ def test_train__test_rows_are_never_read(workspace: Workspace, monkeypatch: pyte
     monkeypatch.setattr(FeatureStore, "read", watched)
     splits = {row.sha256: row.split for row in read_manifest(workspace.manifest_file).usable}
     train(workspace, "logreg", changes={"pooling": "avg", "normalize": "standardize", "calibrate": True})
-    assert {splits[sha256] for sha256 in asked} == {"train"}
     train(workspace, "linear", changes={"calibrate": True})
+    train(workspace, "svm", changes={"train_on": "train+val"})
     assert {splits[sha256] for sha256 in asked} == {"train", "val"}
+
+
+@pytest.mark.parametrize("head", ["logreg", "svm", "knn"])
+def test_train__val_rows_are_scored_and_not_learned_from(
+    workspace: Workspace, change_rows: Change, head: str
+) -> None:
+    def head_of(report: TrainReport) -> bytes:
+        return next(report.folder.glob("head.*")).read_bytes()
+
+    before = train(workspace, head, changes={"pooling": "avg"})
+    change_rows(lambda row: replace(row, label="owl") if row.split == "val" else row)
+    after = train(workspace, head, changes={"pooling": "avg"})
+    assert head_of(before) == head_of(after)
+    assert before.metrics == {"rows": "val", "n": 12, "accuracy": 1.0}
+    assert after.metrics == {"rows": "val", "n": 12, "accuracy": pytest.approx(1 / 3, abs=1e-6)}
+
+
+def test_train__scores_those_that_evaluate_gives(workspace: Workspace) -> None:
+    report = train(workspace, "bayes")
+    features = LabelledFeatures.open(workspace).matrix("val")
+    model = model_folder.load(report.folder)
+    right = model.predict(features.X).codes == features.y
+    assert report.metrics == model.metrics == {"rows": "val", "n": 12, "accuracy": round(right.mean(), 6)}
+
+
+# --- train on train and val
+
+
+@pytest.mark.parametrize("calibrate", [False, True])
+@pytest.mark.parametrize("head", ["logreg", "svm", "linear", "knn"])
+def test_train_on_both__each_row_is_scored_by_a_head_that_has_not_seen_it(
+    workspace: Workspace, head: str, calibrate: bool
+) -> None:
+    changes = {"train_on": "train+val", "calibrate": calibrate, "pooling": "max", "normalize": "l2"}
+    model = model_folder.load(train(workspace, head, changes=changes).folder)
+    features = LabelledFeatures.open(workspace)
+    rows = features.matrix("train", "val", derivation=Derivation("max", "l2"))
+    assert (model.rows, model.rows_sha256) == (48, features.digest("train", "val"))
+    assert model.held_out is not None
+    settings = features.params.heads[head]
+    recipe = Recipe(settings.estimator, settings.params, rows.classes, model.derivation, 7, False)
+    fold_of = fold_of_rows(rows.y, rows.groups, 5, 7)
+    expected = np.empty(48, np.int64)
+    for fold in range(5):
+        learned = fold_of != fold
+        fitted = recipe.fit(rows.X[learned], rows.y[learned])
+        expected[~learned] = fitted.estimator.predict(rows.X[~learned])
+    np.testing.assert_array_equal(model.held_out.codes, expected)
+    assert model.metrics["accuracy"] == round(float((expected == rows.y).mean()), 6)
+    assert (model.held_out.probabilities is not None) == (calibrate or head != "svm")
+
+
+def test_train_on_both__the_head_is_that_of_all_rows(workspace: Workspace) -> None:
+    model = model_folder.load(train(workspace, "svm", changes={"train_on": "train+val"}).folder)
+    rows = LabelledFeatures.open(workspace).matrix("train", "val", derivation=Derivation())
+    expected = Recipe("linear-svm", {}, rows.classes, Derivation(), 7, False).fit(rows.X, rows.y).estimator
+    np.testing.assert_allclose(model.head.coef_, expected.coef_, rtol=1e-3, atol=1e-9)
+
+
+# --- the factor
+
+
+def test_factor__is_kept_and_taken_again(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = train(workspace, "logreg")
+    [kept] = workspace.factors_folder.iterdir()
+    before = next(first.folder.glob("head.*")).read_bytes()
+    monkeypatch.setattr(Factor, "of", lambda X: pytest.fail("made again"))
+    again = train(workspace, "logreg")
+    assert next(again.folder.glob("head.*")).read_bytes() == before
+    train(workspace, "svm")  # of the same rows
+    assert [*workspace.factors_folder.iterdir()] == [kept]
+
+
+def test_factor__another_view_and_other_rows_are_other_factors(
+    workspace: Workspace, change_rows: Change
+) -> None:
+    train(workspace, "logreg")
+    train(workspace, "logreg", changes={"normalize": "l2"})
+    train(workspace, "logreg", changes={"normalize": "standardize"})
+    train(workspace, "logreg", changes={"train_on": "train+val"})
+    change_rows(lambda row: replace(row, split="test") if "/00" in row.path else row)
+    train(workspace, "logreg")
+    assert len([*workspace.factors_folder.iterdir()]) == 5
+
+
+@pytest.mark.parametrize("head", ["knn", "bayes", "linear"])
+def test_factor__other_heads_make_none(workspace: Workspace, head: str) -> None:
+    train(workspace, head)
+    assert not workspace.factors_folder.exists()
+
+
+def test_factor__who_says_how_to_fit_gets_scikit_learn(workspace: Workspace) -> None:
+    report = train(workspace, "logreg", overrides={"solver": "newton-cg", "C": 0.01, "tol": 1e-3})
+    rows = LabelledFeatures.open(workspace).matrix("train", derivation=Derivation())
+    assert not workspace.factors_folder.exists()
+    settings = {"solver": "newton-cg", "C": 0.01, "tol": 1e-3, "max_iter": 1000, "random_state": 7}
+    expected = LogisticRegression(**settings).fit(rows.X, rows.y)
+    np.testing.assert_array_equal(model_folder.load(report.folder).head.coef_, expected.coef_)
 
 
 def test_train__linear_logs_every_epoch(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,7 +295,7 @@ def test_train__larger_than_memory_is_the_same(
             "rbf-svm",
             {"calibrate": True},
             {"decision_function_shape": "ovo"},
-            "cannot be calibrated: .*decision_function_shape: ovr",
+            "cannot be trained in folds: .*decision_function_shape: ovr",
         ),
         ("naive-bayes", {"normalize": "standardize"}, {}, "cannot be trained: Negative values"),
     ],
@@ -241,7 +343,7 @@ def test_train__calibration_with_one_row_a_class(workspace: Workspace, change_ro
         lambda row: replace(row, split="val") if row.split == "train" and "/00" not in row.path else row
     )
     assert train(workspace, "logreg").rows == 3
-    with pytest.raises(HeadError, match=r"logreg.*cannot be calibrated: 5 folds need"):
+    with pytest.raises(HeadError, match=r"logreg.*cannot be trained in folds: 5 folds need"):
         train(workspace, "logreg", changes={"calibrate": True})
 
 
@@ -310,7 +412,8 @@ def test_train__scikit_learn_head_without_torch(workspace: Workspace) -> None:
     code = """
 import sys
 from pathlib import Path
-from pipeline.heads.train import train
+from pipeline.heads.recipe import Recipe
+from pipeline.heads.train import TrainReport, train
 from pipeline.workspace import Workspace
 train(Workspace(Path(sys.argv[1])), "logreg")
 print([name for name in ("torch", "torchvision", "PIL") if name in sys.modules])

@@ -18,6 +18,7 @@ from pipeline.heads.matrix import LabelledFeatures
 from pipeline.heads.train import train
 from pipeline.results.evaluate import evaluate
 from pipeline.results.metrics import score
+from pipeline.results.scores import scores, scores_table
 from pipeline.workspace import Workspace
 from tests.heads.conftest import IDENTITY, relabelled
 
@@ -200,3 +201,49 @@ def test_evaluate__pooled_and_standardised_as_in_training(workspace: Workspace) 
     train(workspace, "logreg", changes={"pooling": "avg", "normalize": "standardize"})
     assert evaluate(workspace, "logreg").accuracy >= 0.9
     assert evaluate(workspace, "logreg", "train").ece is None
+
+
+# --- a head that has learned from val
+
+
+@pytest.mark.parametrize("calibrate", [False, True])
+def test_evaluate__val_that_was_learned_from_is_scored_out_of_fold(
+    workspace: Workspace, change_rows: Change, calibrate: bool
+) -> None:
+    change_rows(lambda row: relabelled(row, "cat/13.jpg", "dog"))  # of val: no honest head gets it right
+    report = train(workspace, "knn", changes={"train_on": "train+val", "calibrate": calibrate})
+    model = model_folder.load(report.folder)
+    rows = LabelledFeatures.open(workspace).matrix("train", "val")
+    assert model.held_out is not None
+    of_val = [place for place, image in enumerate(rows.images) if image.split == "val"]
+    found = evaluate(workspace, "knn")
+    assert found.n == 12
+    assert found.out_of_fold
+    assert found.accuracy == pytest.approx((model.held_out.codes[of_val] == rows.y[of_val]).mean(), abs=1e-6)
+    assert found.accuracy < 1
+    assert (found.ece is None) == calibrate
+    assert json.loads(workspace.metrics_file("knn", "val").read_bytes())["out_of_fold"] is True
+    test = evaluate(workspace, "knn", "test")
+    assert (test.n, test.out_of_fold, test.test_looks) == (12, False, 1)
+    [line] = [score for score in scores(workspace) if score.split == "val"]
+    assert (line.out_of_fold, line.current) == (True, True)
+    assert "val, out of fold" in scores_table([line])
+
+
+def test_evaluate__val_that_was_learned_from_and_has_changed(
+    workspace: Workspace, change_rows: Change
+) -> None:
+    train(workspace, "knn", changes={"train_on": "train+val"})
+    change_rows(lambda row: relabelled(row, "cat/13.jpg", "dog"))
+    with pytest.raises(ModelError, match="other images or labels than train and val now have"):
+        evaluate(workspace, "knn")
+
+
+def test_evaluate__rows_that_no_head_was_asked_about_are_not_scored(
+    workspace: Workspace, change_rows: Change
+) -> None:
+    # one group with all owls: nothing could be learned of them in the fold that held it out
+    change_rows(lambda row: replace(row, group="owls") if row.label == "owl" else row)
+    train(workspace, "knn", changes={"train_on": "train+val"})
+    found = evaluate(workspace, "knn")
+    assert (found.n, found.per_class["owl"]["n"]) == (8, 0)

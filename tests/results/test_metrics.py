@@ -71,7 +71,7 @@ def test_score__calibration_error_is_that_of_rows_that_calibrated_nothing() -> N
     expected = expected_calibration_error(predictions.probabilities, y)
     for split in ("val", "test"):
         assert score("m", split, y, predictions).ece == pytest.approx(expected, abs=1e-6)
-    assert score("m", "train", y, predictions).ece is None
+    assert score("m", "train", y, predictions, calibrating=True).ece is None
     assert score("m", "val", y, replace(predictions, probabilities=None)).ece is None
 
 

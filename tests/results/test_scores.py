@@ -35,7 +35,7 @@ def test_scores__val_before_test_and_the_best_first(workspace: Workspace) -> Non
         ("knn", "val"),
         ("logreg", "test"),
     ]
-    assert found[0] == Score("svm", "val", 40, 0.9, (0.5, 0.99), 0.9, None, current=False)
+    assert found[0] == Score("svm", "val", 40, 0.9, (0.5, 0.99), 0.9, None, out_of_fold=False, current=False)
 
 
 def test_scores__none_yet(workspace: Workspace) -> None:

@@ -39,6 +39,13 @@ class LinearHead:
     strength: float
     class_weight: Any
 
+    def weights(self, classes: npt.NDArray[Any]) -> ClassWeight:
+        """Return the class weights in the order of `classes`."""
+        if isinstance(self.class_weight, Mapping):
+            return tuple(float(self.class_weight.get(label, 1)) for label in classes.tolist())
+        weights: ClassWeight = self.class_weight
+        return weights
+
 
 @dataclass(frozen=True)
 class _Covered:
@@ -166,7 +173,7 @@ def _learned(
         [(everything, everything[:0])],
         [head.strength],
         head.objective,
-        class_weight=_in_order(head.class_weight, classes),
+        class_weight=head.weights(classes),
         tolerance=TOLERANCE,
     )
     iterations = int(fit.iterations.max())
@@ -192,10 +199,3 @@ def _liblinear(estimator: Any, rows: npt.NDArray[np.float64], y: npt.NDArray[Any
         inner.set_params(dual=True)  # as "auto" has it on the features, of which there are more than rows
     inner.fit(rows, y)
     return {name: value for name, value in vars(inner).items() if name.endswith("_")}
-
-
-def _in_order(class_weight: Any, classes: npt.NDArray[Any]) -> ClassWeight:
-    if isinstance(class_weight, Mapping):
-        return tuple(float(class_weight.get(label, 1)) for label in classes.tolist())
-    weight: ClassWeight = class_weight
-    return weight

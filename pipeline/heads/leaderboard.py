@@ -1,0 +1,209 @@
+"""The leaderboard of a sweep: its lines, their order, and ``reports/sweep.json``.
+
+Owns the file, and what makes one line better than another. It fits nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.console import warn
+from pipeline.errors import ParamsError
+from pipeline.files import write_json
+from pipeline.heads.derived import Derivation
+from pipeline.heads.registry import PRESETS, grid_of
+from pipeline.params import NORMALIZATIONS, POOLINGS, Normalize, Pooling
+from pipeline.typed import build
+
+_DIGITS = 6  # beyond these, accuracies differ by rounding only
+
+
+@dataclass(frozen=True)
+class Line:
+    """One recipe, and what cross-validation says of it.
+
+    Attributes
+    ----------
+    estimator : str
+        Short name or dotted path.
+    params : dict
+        Of its constructor, where they differ from the preset's.
+    pooling, normalize : str
+        See `Derivation`.
+    place : int
+        In the grid of the estimator, which begins with what to take among equals.
+    accuracy : float or None
+        Share of the held-out rows that were given their own class; None where it failed.
+    standard_error : float or None
+        Of `accuracy`: the deviation of the folds' accuracies, divided by the root of their number.
+    fold_accuracy : tuple of float
+        In each fold.
+    inner_accuracy : tuple of float
+        What cross-validation within the training rows of each fold says; empty unless it was asked for.
+    fit_seconds : float
+        Of one fit, on average.
+    warnings : tuple of str
+        What the estimator complained of.
+    failed : str or None
+        Why there is no accuracy.
+    """
+
+    estimator: str
+    params: dict[str, Any]
+    pooling: Pooling
+    normalize: Normalize
+    place: int = 0
+    accuracy: float | None = None
+    standard_error: float | None = None
+    fold_accuracy: tuple[float, ...] = ()
+    inner_accuracy: tuple[float, ...] = ()
+    fit_seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
+    failed: str | None = None
+
+    @property
+    def recipe(self) -> tuple[str, str, str, int]:
+        """What tells a line from others."""
+        return self.estimator, self.pooling, self.normalize, self.place
+
+    @property
+    def preference(self) -> tuple[object, ...]:
+        """What decides among equals: fewer columns, then the order of what is tried."""
+        known = list(PRESETS)
+        return (
+            Derivation(self.pooling, self.normalize).columns,
+            known.index(self.estimator) if self.estimator in known else len(known),
+            self.estimator,
+            POOLINGS.index(self.pooling),
+            NORMALIZATIONS.index(self.normalize),
+            self.place,
+        )
+
+
+@dataclass
+class Leaderboard:
+    """All lines so far, best first.
+
+    Attributes
+    ----------
+    of : dict
+        What the lines are of: rows, labels, extractor, folds. Lines of anything else do not compare.
+    rows, folds : int
+        How many rows were held out in turn, in how many folds.
+    lines : list of Line
+        The best first, failed ones last; among equals by `Line.preference`.
+    """
+
+    of: dict[str, Any]
+    rows: int
+    folds: int
+    lines: list[Line] = field(default_factory=list)
+
+    def add(self, lines: Sequence[Line]) -> None:
+        """Take lines in, in the place of those of the same recipes."""
+        new = {line.recipe for line in lines}
+        self.lines = [line for line in self.lines if line.recipe not in new] + list(lines)
+        self.lines.sort(key=lambda line: (line.accuracy is None, -(line.accuracy or 0), line.preference))
+
+    def has(self, estimator: str, derivation: Derivation, *, nested: bool) -> bool:
+        """Say whether all lines of an estimator on a derivation are there; if `nested`, inner ones too."""
+        places = {
+            line.place
+            for line in self.lines
+            if (line.estimator, line.pooling, line.normalize)
+            == (estimator, derivation.pooling, derivation.normalize)
+            and line.accuracy is not None
+            and (line.inner_accuracy or not nested)
+        }
+        return places == set(range(len(grid_of(estimator, 1.0))))
+
+    @property
+    def best(self) -> Line | None:
+        """The first line, unless it failed too."""
+        return self.lines[0] if self.lines and self.lines[0].accuracy is not None else None
+
+    @property
+    def nested(self) -> dict[str, float] | None:
+        """Accuracy and standard error of choosing the best line, or None unless inner folds were asked for.
+
+        In each fold the line is chosen by its inner accuracy, which has not seen the fold, and counts with
+        its accuracy in the fold.
+
+        References
+        ----------
+        S. Varma, R. Simon, "Bias in error estimation when using cross-validation for model selection", BMC
+        Bioinformatics 7 (2006).
+        """
+        lines = [line for line in self.lines if line.accuracy is not None and line.inner_accuracy]
+        if not lines:
+            return None
+        lines.sort(key=lambda line: line.preference)  # their order here is by what the folds said
+        inner = np.array([line.inner_accuracy for line in lines])  # (lines, folds)
+        outer = np.array([line.fold_accuracy for line in lines])
+        chosen = outer[inner.argmax(axis=0), np.arange(self.folds)]
+        return {"accuracy": rounded(chosen.mean()), "standard_error": standard_error(chosen)}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the leaderboard as values that JSON can hold."""
+        best = self.best
+        return {
+            "of": self.of,
+            "rows": self.rows,
+            "folds": self.folds,
+            "best": None if best is None else _brief(best),
+            "optimistic": "The accuracy of the best line is what it was chosen by: expect less.",
+            "nested": self.nested,
+            "lines": [asdict(line) for line in self.lines],
+        }
+
+    def write(self, path: Path) -> None:
+        """Write it where the next sweep finds it."""
+        write_json(path, self.as_dict())
+
+    @classmethod
+    def read(cls, path: Path, of: dict[str, Any], rows: int, folds: int) -> Leaderboard:
+        """Read the lines that earlier sweeps have left; none, with a warning, if they are of something else.
+
+        Parameters
+        ----------
+        path : Path
+            ``reports/sweep.json``, if there is one.
+        of, rows, folds
+            See `Leaderboard`.
+        """
+        fresh = cls(of, rows, folds)
+        try:
+            stored = json.loads(path.read_bytes())
+            if stored["of"] != of:
+                warn(f"{path} is of other images, labels, features or folds: its lines are made again")
+                return fresh
+            fresh.add([build(Line, line, "lines") for line in stored["lines"]])
+        except FileNotFoundError:
+            pass
+        except (ValueError, TypeError, KeyError, ParamsError) as error:
+            warn(f"{path}: not a leaderboard ({error}); it is made again")
+        return fresh
+
+
+def rounded(value: Any) -> float:
+    """Round to what is the same on all machines."""
+    return round(float(value), _DIGITS)
+
+
+def standard_error(fold_accuracy: Sequence[float] | np.ndarray[Any, Any]) -> float:
+    """Return the standard error of the mean of folds' accuracies."""
+    return rounded(np.std(fold_accuracy, ddof=1) / np.sqrt(len(fold_accuracy)))
+
+
+def _brief(line: Line) -> dict[str, Any]:
+    return {
+        key: value
+        for key, value in asdict(line).items()
+        if key in ("estimator", "params", "pooling", "normalize", "accuracy", "standard_error")
+    }

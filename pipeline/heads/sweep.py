@@ -1,0 +1,236 @@
+"""``pipeline sweep``: which head is best, found by cross-validation on the training and validation rows.
+
+Owns the order of things: derivation after derivation, estimator after estimator, each finished line kept.
+The test rows it never reads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from pipeline.console import progress
+from pipeline.heads.cross_validation import Codes, CrossValidation, Fold, HeldOut, Indices
+from pipeline.heads.derived import Derivation
+from pipeline.heads.factor import Factor, load_or_make, worth_factoring
+from pipeline.heads.folds import FOLDS, fold_of_rows
+from pipeline.heads.gram import Gram
+from pipeline.heads.leaderboard import Leaderboard, Line, rounded, standard_error
+from pipeline.heads.matrix import LabelledFeatures, LabelledRows, factor_key
+from pipeline.heads.recipe import Recipe, norm_of
+from pipeline.heads.registry import build, grid_of
+from pipeline.params import NORMALIZATIONS, POOLINGS, Normalize, Pooling
+from pipeline.workspace import Workspace
+
+#: Estimators that a second or so is enough for; others are tried on request.
+ESTIMATORS = ("logreg", "linear-svm", "ridge", "knn", "rbf-svm")
+
+_VERSION = 1  # of what a line means; raise it when the same recipe would be scored otherwise
+
+
+@dataclass(frozen=True)
+class Space:
+    """What is tried: every estimator on every derivation, with every value of its grid.
+
+    Attributes
+    ----------
+    estimators : tuple of str
+        Short names, or dotted paths of classes.
+    poolings, normalizations : tuple of str
+        See `Derivation`.
+    trust : bool
+        Whether estimators outside scikit-learn may be imported.
+    """
+
+    estimators: tuple[str, ...] = ESTIMATORS
+    poolings: tuple[Pooling, ...] = POOLINGS
+    normalizations: tuple[Normalize, ...] = NORMALIZATIONS
+    trust: bool = False
+
+    @property
+    def derivations(self) -> list[Derivation]:
+        """All of them, those with fewer columns first: they are quick, and often as good."""
+        found = [Derivation(pooling, normal) for pooling in self.poolings for normal in self.normalizations]
+        return sorted(found, key=lambda derivation: derivation.columns)
+
+    def check(self) -> None:
+        """See that the estimators exist.
+
+        Raises
+        ------
+        HeadError
+            One does not.
+        """
+        for estimator in self.estimators:
+            build(estimator, {}, seed=0, trust=self.trust)
+
+
+def sweep(
+    workspace: Workspace,
+    space: Space = Space(),
+    *,
+    folds: int = FOLDS,
+    nested: bool = False,
+    jobs: int | None = None,
+    memory: int | None = None,
+) -> Leaderboard:
+    """Cross-validate all of a space, and keep the leaderboard in ``reports/sweep.json``.
+
+    Lines that an earlier sweep over the same rows and folds has left there are not computed again.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        With a manifest and features.
+    space : Space
+        What is tried.
+    folds : int, default 5
+        At least 2. Copies of an image, and images of one group, are held out together.
+    nested : bool, default False
+        Whether to cross-validate within the training rows of each fold too, which says how good the
+        choice of the best line is; it takes as many times longer as there are folds.
+    jobs : int, optional
+        See `CrossValidation`.
+    memory : int, optional
+        See `LabelledFeatures.open`.
+
+    Returns
+    -------
+    Leaderboard
+        With the lines of earlier sweeps, as far as they compare.
+
+    Raises
+    ------
+    HeadError
+        An estimator does not exist, or there are too few images for so many folds.
+    MissingRows, IdentityMismatch
+        The features are not those of the manifest, or of what ``params.yaml`` asks for.
+    """
+    space.check()
+    features = LabelledFeatures.open(workspace, memory)
+    rows = features.labels("train", "val")
+    parts = _Parts.of(rows, folds, features.params.seed, nested=nested)
+    board = Leaderboard.read(workspace.sweep_file, _about(features, rows, parts), len(rows.y), folds)
+    todo = {
+        derivation: [each for each in space.estimators if not board.has(each, derivation, nested=nested)]
+        for derivation in space.derivations
+    }
+    todo = {derivation: estimators for derivation, estimators in todo.items() if estimators}
+    heads = sum(len(grid_of(each, 1.0)) for estimators in todo.values() for each in estimators)
+    with progress("sweep", heads * parts.count, "fits") as advance:
+        for derivation, estimators in todo.items():
+            matrix = features.matrix("train", "val", derivation=derivation)
+            validation = CrossValidation(
+                matrix.X,
+                matrix.y,
+                matrix.classes,
+                standardize=derivation.normalize == "standardize",
+                budget=features.memory.budget // (1 + len(parts.inner)),
+                jobs=jobs,
+                factor_of=_factors(workspace, features, rows, derivation),
+            )
+            norm = norm_of(derivation.scaled(matrix.X)) or 1.0
+            try:
+                for estimator in estimators:
+                    recipes = [
+                        Recipe(
+                            estimator, params, matrix.classes, derivation, features.params.seed, space.trust
+                        )
+                        for params in grid_of(estimator, norm)
+                    ]
+                    board.add(_lines(recipes, validation, parts, advance))
+            finally:  # after Ctrl-C, too: what is finished is kept
+                board.write(workspace.sweep_file)
+    return board
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Folds over the rows, and within the training rows of each fold further ones, if they are wanted."""
+
+    outer: list[Fold]
+    inner: list[list[Fold]]
+
+    @classmethod
+    def of(cls, rows: LabelledRows, folds: int, seed: int, *, nested: bool) -> _Parts:
+        def within(some: Indices) -> list[Fold]:
+            fold_of = fold_of_rows(rows.y[some], rows.groups[some], folds, seed)
+            return [(some[fold_of != fold], some[fold_of == fold]) for fold in range(folds)]
+
+        outer = within(np.arange(len(rows.y)))
+        return cls(outer, [within(train) for train, _ in outer] if nested else [])
+
+    @property
+    def count(self) -> int:
+        """How many heads are fitted of each recipe."""
+        return len(self.outer) + sum(map(len, self.inner))
+
+
+def _lines(
+    recipes: Sequence[Recipe], validation: CrossValidation, parts: _Parts, advance: Callable[[int], object]
+) -> list[Line]:
+    """Cross-validate the recipes of one estimator and one derivation."""
+    found = validation.held_out(recipes, parts.outer, advance)
+    inner = [validation.held_out(recipes, folds, advance) for folds in parts.inner]
+    return [
+        _line(place, recipe, found[place], [each[place] for each in inner], validation.y, parts)
+        for place, recipe in enumerate(recipes)
+    ]
+
+
+def _line(
+    place: int, recipe: Recipe, held_out: HeldOut, inner: Sequence[HeldOut], y: Codes, parts: _Parts
+) -> Line:
+    line = Line(
+        estimator=recipe.estimator,
+        params=dict(recipe.params),
+        pooling=recipe.derivation.pooling,
+        normalize=recipe.derivation.normalize,
+        place=place,
+        fit_seconds=round(held_out.seconds, 4),
+        warnings=tuple(dict.fromkeys(said for each in (held_out, *inner) for said in each.warnings)),
+    )
+    failure = next((each.failure for each in (held_out, *inner) if each.failure), None)
+    if failure:
+        return replace(line, failed=failure)
+    right = held_out.codes == y
+    by_fold = [rounded(right[test].mean()) for _, test in parts.outer]
+    tested = np.concatenate([test for _, test in parts.outer])
+    return replace(
+        line,
+        accuracy=rounded(right[tested].mean()),
+        standard_error=standard_error(by_fold),
+        fold_accuracy=tuple(by_fold),
+        inner_accuracy=tuple(
+            rounded(np.concatenate([each.codes[test] == y[test] for _, test in folds]).mean())
+            for each, folds in zip(inner, parts.inner, strict=True)
+        ),
+    )
+
+
+def _factors(
+    workspace: Workspace, features: LabelledFeatures, rows: LabelledRows, derivation: Derivation
+) -> Callable[[Gram], Factor]:
+    """Return what gives the factor of all rows: kept where it took long, for the winner's training."""
+    if not worth_factoring(len(rows.y), derivation.columns):
+        return lambda gram: gram.factor
+    key = factor_key(features.identity, rows.digest, derivation)
+    return lambda gram: load_or_make(workspace.factors_folder, key, lambda: gram.factor)
+
+
+def _about(features: LabelledFeatures, rows: LabelledRows, parts: _Parts) -> dict[str, Any]:
+    """Say what lines are of: what differs in it does not compare."""
+    digest = hashlib.sha256()
+    for _, test in parts.outer:
+        digest.update(np.ascontiguousarray(test, "<i8").tobytes() + b"|")
+    return {
+        "version": _VERSION,
+        "identity": features.identity.as_dict(),
+        "rows_sha256": rows.digest,
+        "folds_sha256": digest.hexdigest(),
+        "seed": features.params.seed,
+    }

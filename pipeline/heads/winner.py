@@ -1,0 +1,70 @@
+"""A sweep's best line, made into a head of ``params.yaml``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from pipeline.edit_params import write_params
+from pipeline.errors import HeadError, ParamsError
+from pipeline.heads.leaderboard import Leaderboard, Line
+from pipeline.params import HeadParams, read_params
+from pipeline.workspace import Workspace, check_head_name
+
+
+def save_winner(workspace: Workspace, board: Leaderboard, name: str) -> Line:
+    """Write the best line into ``params.yaml`` as a head that learns from train and validation rows.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Its ``params.yaml`` keeps its comments.
+    board : Leaderboard
+        Of a sweep.
+    name : str
+        Of the head (`check_winner_name`).
+
+    Returns
+    -------
+    Line
+        The best.
+
+    Raises
+    ------
+    HeadError
+        Every line failed.
+    ParamsError
+        The name is taken.
+    """
+    best = board.best
+    if best is None:
+        raise HeadError("no line of the sweep has succeeded, so that there is none to be saved.")
+    check_winner_name(workspace, name)
+    head = {
+        "estimator": best.estimator,
+        "params": best.params,
+        "pooling": best.pooling,
+        "normalize": best.normalize,
+        "train_on": "train+val",
+    }
+    unset = asdict(HeadParams(""))
+    write_params(
+        workspace.params_file,
+        {f"heads.{name}": {key: value for key, value in head.items() if value != unset[key]}},
+    )
+    return best
+
+
+def check_winner_name(workspace: Workspace, name: str) -> None:
+    """See that a winner may be saved under a name: that of no head, or of an earlier winner.
+
+    Raises
+    ------
+    ParamsError
+        It may not.
+    """
+    taken = read_params(workspace.params_file).heads.get(check_head_name(name))
+    if taken is not None and taken.train_on == "train":
+        raise ParamsError(
+            f"--save-best {name}: params.yaml has a head of that name, which is not a sweep's winner. "
+            f"Choose another."
+        )
