@@ -3,7 +3,7 @@
     python benchmarks/heads.py path ../cats-dogs-workspace
     python benchmarks/heads.py large --rows 20000
     python benchmarks/heads.py crossover
-    python benchmarks/heads.py train ../cats-dogs-workspace
+    python benchmarks/heads.py commands ../cats-dogs-workspace
 
 ``path`` compares a cross-validated sweep of logistic regression, 7 strengths in 5 folds, with
 scikit-learn's GridSearchCV on the same matrix; the two take turns, so that a noisy machine is
@@ -167,21 +167,35 @@ def crossover(counts: tuple[int, ...]) -> None:
 
 @main.command()
 @click.argument("root", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--rounds", default=5, show_default=True)
-@click.option("--head", "heads", multiple=True, default=["logreg", "linear"], show_default=True)
-def train(root: Path, rounds: int, heads: tuple[str, ...]) -> None:
-    """Time `pipeline train` as a whole process, in a copy of a workspace."""
+@click.option("--rounds", default=3, show_default=True)
+def commands(root: Path, rounds: int) -> None:
+    """Time `pipeline train` and `pipeline sweep` as whole processes, in a copy of a workspace."""
     _say_where()
     seconds: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "workspace"
-        shutil.copytree(root, copy, ignore=shutil.ignore_patterns("models", "images"))
-        command = [str(Path(sys.executable).parent / "pipeline"), "--root", str(copy), "train"]
+        ignored = shutil.ignore_patterns("models", "images", "factors", "sweep.json")
+        shutil.copytree(root, copy, ignore=ignored)
+        workspace = Workspace(copy)
+
+        def run(name: str, *words: str) -> str:
+            program = str(Path(sys.executable).parent / "pipeline")
+            with _timed(seconds, name):
+                done = subprocess.run(
+                    [program, "--root", str(copy), *words], check=True, capture_output=True, text=True
+                )
+            return done.stdout
+
         for _ in range(rounds):
-            for head in heads:
-                with _timed(seconds, f"pipeline train {head}"):
-                    subprocess.run([*command, head], check=True, capture_output=True)
+            shutil.rmtree(workspace.factors_folder, ignore_errors=True)
+            run("pipeline train logreg, factor made", "train", "logreg")
+            run("pipeline train logreg, factor kept", "train", "logreg")
+            run("pipeline train linear", "train", "linear")
+            workspace.sweep_file.unlink(missing_ok=True)
+            shutil.rmtree(workspace.factors_folder, ignore_errors=True)
+            board = run("pipeline sweep", "sweep", "--top", "10")
     _print_ratios(seconds)
+    click.echo(f"\n{board}")
 
 
 def made_up(rows: int, k: int, seed: int = 0) -> tuple[npt.NDArray[np.float32], Codes]:

@@ -119,7 +119,7 @@ def _told(board: Leaderboard, top: int) -> str:
     for line in board.lines:
         if line.failed is None:
             shown.setdefault((line.estimator, line.pooling, line.normalize), line)
-    header = ("rank", "estimator", "pooling", "normalize", "setting", "accuracy", "± s.e.", "s a fit")
+    header = ("rank", "estimator", "pooling", "normalize", "setting", "accuracy", "± s.e.", "fit, s")
     rows = [
         (
             str(place),
