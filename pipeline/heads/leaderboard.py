@@ -5,6 +5,7 @@ Owns the file, and what makes one line better than another. It fits nothing.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.console import warn
+from pipeline.console import printable, warn
 from pipeline.errors import ParamsError
 from pipeline.files import write_json
 from pipeline.heads.derived import Derivation
@@ -163,7 +164,11 @@ class Leaderboard:
         }
 
     def write(self, path: Path) -> None:
-        """Write it where the next sweep finds it."""
+        """Write it where the next sweep finds it, with what another sweep has added there meanwhile."""
+        with contextlib.suppress(FileNotFoundError, _NotOne):
+            of, lines = _stored(path)
+            mine = {line.recipe for line in self.lines}
+            self.add([line for line in lines if of == self.of and line.recipe not in mine])
         write_json(path, self.as_dict())
 
     @classmethod
@@ -177,18 +182,32 @@ class Leaderboard:
         of, rows, folds
             See `Leaderboard`.
         """
-        fresh = cls(of, rows, folds)
+        board = cls(of, rows, folds)
         try:
-            stored = json.loads(path.read_bytes())
-            if stored["of"] != of:
-                warn(f"{path} is of other images, labels, features or folds: its lines are made again")
-                return fresh
-            fresh.add([build(Line, line, "lines") for line in stored["lines"]])
+            stored, lines = _stored(path)
         except FileNotFoundError:
-            pass
-        except (ValueError, TypeError, KeyError, ParamsError) as error:
-            warn(f"{path}: not a leaderboard ({error}); it is made again")
-        return fresh
+            return board
+        except _NotOne as error:
+            warn(f"{path}: {error}; it is made again")
+            return board
+        if stored == of:
+            board.add(lines)
+        else:
+            warn(f"{path} is of other images, labels, features or folds: its lines are made again")
+        return board
+
+
+class _NotOne(Exception):
+    """A file that is no leaderboard."""
+
+
+def _stored(path: Path) -> tuple[dict[str, Any], list[Line]]:
+    """Read what the lines of a file are of, and the lines."""
+    try:
+        stored = json.loads(path.read_bytes())
+        return stored["of"], [build(Line, line, "lines") for line in stored["lines"]]
+    except (ValueError, TypeError, KeyError, ParamsError) as error:
+        raise _NotOne(f"not a leaderboard ({printable(str(error))})") from None
 
 
 def rounded(value: Any) -> float:

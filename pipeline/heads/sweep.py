@@ -120,6 +120,8 @@ def sweep(
         for derivation in space.derivations
     }
     todo = {derivation: estimators for derivation, estimators in todo.items() if estimators}
+    if not todo:
+        return board
     heads = sum(len(grid_of(each, 1.0)) for estimators in todo.values() for each in estimators)
     with progress("sweep", heads * parts.count, "fits") as advance:
         for derivation, estimators in todo.items():

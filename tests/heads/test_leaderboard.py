@@ -146,3 +146,15 @@ def test_grid__begins_with_the_preset() -> None:
     assert [each["C"] for each in grid_of("logreg", norm)] == pytest.approx(
         [500 / norm**2 * multiple for multiple in (1, 0.3, 3, 0.1, 10, 0.01, 100)], rel=1e-2
     )
+
+
+def test_write__keeps_what_another_sweep_has_added_meanwhile(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.json"
+    board(line("knn"), line("ridge", accuracy=0.1)).write(path)
+    mine = board(line("ridge", accuracy=0.9))
+    mine.write(path)
+    assert [each.estimator for each in mine.lines] == ["ridge", "knn"]
+    assert Leaderboard.read(path, OF, 40, 2) == mine
+    other = Leaderboard({"rows_sha256": "b"}, rows=40, folds=2)
+    other.write(path)
+    assert other.lines == []
