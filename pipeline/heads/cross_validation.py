@@ -19,17 +19,22 @@ import numpy.typing as npt
 
 from pipeline.heads.derived import Rows as Features
 from pipeline.heads.derived import Standardization
-from pipeline.heads.factor import MOST_ROWS, Factor, Float64
+from pipeline.heads.factor import Factor, Float64
 from pipeline.heads.folds import NOT_HELD_OUT
 from pipeline.heads.gram import Gram, Measure, Precomputed, precomputed
 from pipeline.heads.linear.estimators import LinearHead, linear_head
 from pipeline.heads.linear.rows import Rows
 from pipeline.heads.linear_path import fit_path, winners
+from pipeline.heads.memory import Memory
 from pipeline.heads.recipe import FIT_ERRORS, Recipe, listening, one_line
 
 Codes = npt.NDArray[np.int64]
 Indices = npt.NDArray[np.intp]
 Fold = tuple[Indices, Indices]
+
+# Rows that are factored where three linear estimators share the factor: that of 3,500 takes 25 s, and saves
+# 27 s with each of them (benchmarks/heads.py crossover, on one thread).
+_MOST_FACTORED = 4000
 
 
 @dataclass
@@ -77,8 +82,8 @@ class CrossValidation:
         Labels.
     standardize : bool
         Whether columns are standardised, by each fold's training rows.
-    budget : int
-        Bytes that inner products may take.
+    memory : Memory
+        Where standardised rows go, and how much inner products and copies of rows may take together.
     jobs : int or None
         Heads fitted at a time, of those that are fitted one by one; None for one a processor.
     factor_of : callable, optional
@@ -89,7 +94,7 @@ class CrossValidation:
     y: Codes
     classes: tuple[str, ...]
     standardize: bool
-    budget: int
+    memory: Memory
     jobs: int | None = None
     factor_of: Callable[[Gram], Factor] = lambda gram: gram.factor
     _grams: dict[bytes, Gram] = field(default_factory=dict, init=False, repr=False)
@@ -164,7 +169,7 @@ class CrossValidation:
 
     def _rows_of(self, folds: Sequence[Fold]) -> Iterator[tuple[Rows, Sequence[Fold]]]:
         """Yield what linear heads are solved on, and the folds that share it."""
-        factored = len(self.y) <= MOST_ROWS and self._fits(folds)
+        factored = len(self.y) <= _MOST_FACTORED and self._fits(folds)
         for those in [[fold] for fold in folds] if self.standardize else [folds]:
             train, _ = those[0]
             if factored:
@@ -192,8 +197,9 @@ class CrossValidation:
         from joblib import Parallel, delayed
 
         tasks = [(place, number) for place in range(len(recipes)) for number in range(len(folds))]
-        jobs = min(self.jobs or os.cpu_count() or 1, len(tasks))
         # Each process maps the one file of the rows that joblib writes, and copies what it learns from.
+        room = max(self.memory.budget // max(self.X.nbytes, 1), 1)
+        jobs = min(self.jobs or os.cpu_count() or 1, len(tasks), room)
         answers = Parallel(n_jobs=jobs, mmap_mode="r", return_as="generator")(
             delayed(_answer)(_by_features, recipes[place], self.X, self.y, folds[number])
             for place, number in tasks
@@ -203,7 +209,7 @@ class CrossValidation:
     def _fits(self, folds: Sequence[Fold]) -> bool:
         """Whether there is room for inner products, and for as many numbers of the factor."""
         matrices = 2 * (len(folds) if self.standardize else 1)
-        return matrices * len(self.y) ** 2 * np.dtype(np.float64).itemsize <= self.budget
+        return matrices * len(self.y) ** 2 * np.dtype(np.float64).itemsize <= self.memory.budget
 
     def _gram(self, train: Indices) -> Gram:
         """Return the inner products of all rows, scaled by some."""
@@ -213,7 +219,10 @@ class CrossValidation:
         return self._grams[key]
 
     def _scaled_by(self, train: Indices) -> Features:
-        return Standardization.fit(self.X[train]).apply(self.X) if self.standardize else self.X
+        if not self.standardize:
+            return self.X
+        scaled = self.memory.empty(self.X.shape, self.X.dtype)
+        return Standardization.fit(self.X[train]).apply(self.X, out=scaled)
 
     def _unanswered(self) -> Codes:
         return np.full(len(self.y), NOT_HELD_OUT, np.int64)

@@ -13,7 +13,7 @@ import re
 import secrets
 import shutil
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,10 @@ class Memory:
     def of(cls, folder: Path, budget: int | None = None) -> Memory:
         """Take `budget`, or by default half of what is free now."""
         return cls(folder, free_memory() // 2 if budget is None else budget)
+
+    def shared(self, users: int) -> Memory:
+        """Return the share of one of so many users."""
+        return replace(self, budget=self.budget // users)
 
     def empty(self, shape: tuple[int, int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """Make an array, with whatever it happens to hold.

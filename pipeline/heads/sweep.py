@@ -131,7 +131,7 @@ def sweep(
                 matrix.y,
                 matrix.classes,
                 standardize=derivation.normalize == "standardize",
-                budget=features.memory.budget // (1 + len(parts.inner)),
+                memory=features.memory.shared(1 + len(parts.inner)),
                 jobs=jobs,
                 factor_of=_factors(workspace, features, rows, derivation),
             )

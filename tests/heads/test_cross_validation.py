@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,13 @@ import pytest
 from pipeline.heads.cross_validation import CrossValidation, Fold
 from pipeline.heads.derived import Derivation, Standardization
 from pipeline.heads.folds import NOT_HELD_OUT
+from pipeline.heads.memory import Memory
 from pipeline.heads.recipe import Recipe
 from pipeline.params import Normalize
 from tests.heads.conftest import CLASSES
 
 ROWS, COLUMNS = 75, 120
-PLENTY = 10**9
+PLENTY = Memory(Path(), 10**9)
 
 
 @pytest.fixture
@@ -44,8 +46,8 @@ def recipes_of(
     return [Recipe(estimator, params, CLASSES, Derivation("none", normalize), 0, False) for params in grid]
 
 
-def validation_of(X: Any, y: Any, normalize: str = "none", budget: int = PLENTY) -> CrossValidation:
-    return CrossValidation(X, y, CLASSES, standardize=normalize == "standardize", budget=budget, jobs=1)
+def validation_of(X: Any, y: Any, normalize: str = "none", memory: Memory = PLENTY) -> CrossValidation:
+    return CrossValidation(X, y, CLASSES, standardize=normalize == "standardize", memory=memory, jobs=1)
 
 
 def plainly(recipe: Recipe, X: Any, y: Any, folds: Sequence[Fold]) -> npt.NDArray[np.int64]:
@@ -98,12 +100,12 @@ def test_held_out__says_what_scikit_learn_says(
 @pytest.mark.parametrize("normalize", ["none", "standardize"])
 @pytest.mark.parametrize("estimator", ["logreg", "linear-svm", "ridge", "knn", "rbf-svm"])
 def test_held_out__without_room_for_inner_products(
-    X: Any, y: Any, folds: Any, estimator: str, normalize: Normalize
+    X: Any, y: Any, folds: Any, tmp_path: Path, estimator: str, normalize: Normalize
 ) -> None:
     grid = dict(GRIDS)[estimator]
     recipes = recipes_of(estimator, grid, normalize)
     by_products = validation_of(X, y, normalize).held_out(recipes, folds)
-    by_features = validation_of(X, y, normalize, budget=100).held_out(recipes, folds)
+    by_features = validation_of(X, y, normalize, Memory(tmp_path, 100)).held_out(recipes, folds)
     for one, other in zip(by_products, by_features, strict=True):
         np.testing.assert_array_equal(one.codes, other.codes)
 
@@ -114,10 +116,12 @@ def test_held_out__rows_that_no_fold_holds_out(X: Any, y: Any, folds: Any) -> No
         assert np.flatnonzero(found.codes == NOT_HELD_OUT).tolist() == [ROWS - 2, ROWS - 1]
 
 
-def test_held_out__a_recipe_that_fails_says_why_and_the_others_go_on(X: Any, y: Any, folds: Any) -> None:
+def test_held_out__a_recipe_that_fails_says_why_and_the_others_go_on(
+    X: Any, y: Any, folds: Any, tmp_path: Path
+) -> None:
     grid = [{"n_neighbors": 3}, {"n_neighbors": 60}, {"n_neighbors": 5}]
-    for budget in (PLENTY, 100):
-        found = validation_of(X, y, budget=budget).held_out(recipes_of("knn", grid), folds)
+    for memory in (PLENTY, Memory(tmp_path, 100)):
+        found = validation_of(X, y, memory=memory).held_out(recipes_of("knn", grid), folds)
         assert [bool(each.failure) for each in found] == [False, True, False]
         assert "n_neighbors <= n_samples" in found[1].failure
         assert "\n" not in found[1].failure
@@ -138,7 +142,7 @@ def test_held_out__complaints_are_told(X: Any, y: Any, folds: Any) -> None:
 def test_held_out__several_at_a_time_say_the_same(X: Any, y: Any, folds: Any) -> None:
     recipes = recipes_of("forest", [{"n_estimators": 5}, {"n_estimators": 7}, {"n_estimators": 0}])
     alone = validation_of(X, y).held_out(recipes, folds)
-    together = CrossValidation(X, y, CLASSES, standardize=False, budget=PLENTY, jobs=2)
+    together = CrossValidation(X, y, CLASSES, standardize=False, memory=PLENTY, jobs=2)
     counted: list[int] = []
     for one, other in zip(alone, together.held_out(recipes, folds, counted.append), strict=True):
         np.testing.assert_array_equal(one.codes, other.codes)
@@ -180,7 +184,7 @@ def test_factor_of__is_asked_where_nothing_is_standardised(X: Any, y: Any, folds
 
     for standardize in (False, True):
         validation = CrossValidation(
-            X, y, CLASSES, standardize=standardize, budget=PLENTY, jobs=1, factor_of=factor_of
+            X, y, CLASSES, standardize=standardize, memory=PLENTY, jobs=1, factor_of=factor_of
         )
         validation.held_out(recipes_of("ridge", [{}]), folds)
     assert asked == [ROWS]
