@@ -34,5 +34,6 @@ def command(ctx: click.Context, as_json: bool) -> None:
         click.echo(
             f"\nPer class and confusion: reports/metrics/*.json, or `dvc plots show`.\n"
             f"Try another classifier:  pipeline train rbf-svm && pipeline evaluate rbf-svm\n"
+            f"Find the best one:       pipeline sweep --save-best best\n"
             f"Label an image:          pipeline predict {found[0].head} IMAGE"
         )

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from pipeline.console import printable
 from pipeline.dataset.manifest import ImageRow, Manifest, read_manifest
 from pipeline.dataset.splits import units
-from pipeline.errors import HeadError
+from pipeline.errors import HeadError, MissingRows
 from pipeline.features.identity import DIMENSION, Identity
 from pipeline.features.index import current_index
 from pipeline.features.store import FeatureStore, RowKey
@@ -180,6 +180,7 @@ class LabelledFeatures:
             The store cannot give every row.
         """
         rows = self.labels(*splits)
+        self._require_stored(rows)
         keys = rows.keys
         if derivation is None:
             X = self.memory.empty((len(keys), DIMENSION), self.identity.storage)
@@ -209,6 +210,16 @@ class LabelledFeatures:
             )
         y = np.array([code[image.label] for image in images], np.int64)
         return LabelledRows(y, self.classes, images)
+
+    def _require_stored(self, rows: LabelledRows) -> None:
+        """Refuse rows without features by the names of their images; the store knows hashes only."""
+        stored = self.store.keys()
+        missing = [path for path, key in zip(rows.paths, rows.keys, strict=True) if key not in stored]
+        if missing:
+            raise MissingRows(
+                f"{self.store.folder} lacks the features of {len(missing)} of {len(rows.paths)} images "
+                f"(first: {printable(missing[0])}). Run `pipeline extract`."
+            )
 
     def _derive(self, keys: Sequence[RowKey], derivation: Derivation, X: npt.NDArray[np.float32]) -> None:
         """Fill `X`, with no second matrix of full width beside it."""
