@@ -29,6 +29,7 @@ COMMANDS = (
     "evaluate",
     "scores",
     "sweep",
+    "audit",
     "predict",
     "store",
     "summary",
@@ -132,6 +133,7 @@ def cli(ctx: click.Context, root: Path, debug: bool) -> None:
       cd my-project
       dvc repro                                     prepare, extract, train, evaluate
       pipeline scores                               the classifiers, compared
+      pipeline sweep --save-best best               the best of hundreds, found
       pipeline predict logreg some-image.jpg
     """  # noqa: D301 (click reads the \\b as a backspace: keep these lines as they are)
     ctx.obj = root

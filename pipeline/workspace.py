@@ -49,6 +49,11 @@ class Workspace:
         return self.root / "data" / "manifest.csv"
 
     @property
+    def corrections_file(self) -> Path:
+        """Labels and exclusions that people gave by hand; committed."""
+        return self.root / "data" / "corrections.csv"
+
+    @property
     def images_folder(self) -> Path:
         """Images unpacked from archives; folder sources stay where they are."""
         return self.root / "data" / "images"
@@ -84,6 +89,11 @@ class Workspace:
         return self.root / "cache" / "factors"
 
     @property
+    def looks_file(self) -> Path:
+        """Light and sharpness of images that an audit has measured (disposable)."""
+        return self.root / "cache" / "looks.json"
+
+    @property
     def failed_file(self) -> Path:
         """Images that passed ``prepare`` and failed in ``extract``."""
         return self.root / "cache" / "failed.csv"
@@ -101,6 +111,21 @@ class Workspace:
     def sweep_file(self) -> Path:
         """What sweeps have found (JSON)."""
         return self.root / "reports" / "sweep.json"
+
+    @property
+    def report_file(self) -> Path:
+        """All there is to see, as a page (HTML)."""
+        return self.root / "reports" / "index.html"
+
+    @property
+    def audit_file(self) -> Path:
+        """What the last audit has found (JSON)."""
+        return self.root / "reports" / "audit.json"
+
+    @property
+    def audit_fixes_file(self) -> Path:
+        """What could be done about it, to be edited and applied."""
+        return self.root / "reports" / "audit-fixes.csv"
 
     @property
     def test_looks_file(self) -> Path:

@@ -63,7 +63,7 @@ def test_readme_commands_run(tmp_path: Path) -> None:
             write_params(made / "params.yaml", SMALL_NETWORK | {"heads": heads})
             write_images(made, {"holiday": 3})
             (made / "holiday" / "holiday-000.png").rename(made / "photo.jpg")
-    assert sum(command.startswith("dvc repro") for command in ran) == 2
+    assert sum(command.startswith("dvc repro") for command in ran) == 3
     assert (tmp_path / "pets" / "holiday.json").is_file()
     assert (tmp_path / "birds" / "reports" / "metrics" / "logreg.test.json").is_file()
 
@@ -72,5 +72,12 @@ def test_readme_commands_run(tmp_path: Path) -> None:
     "path", re.findall(r"`((?:pipeline|data|cache|tests|reports|models)/[\w./*-]*)`", README)
 )
 def test_files_named_in_the_readme_exist(path: str) -> None:
-    made_by_stages = ("data/images/", "data/manifest.csv", "cache/", "models/", "reports/")
+    made_by_stages = (
+        "data/images/",
+        "data/manifest.csv",
+        "data/corrections.csv",
+        "cache/",
+        "models/",
+        "reports/",
+    )
     assert path.startswith(made_by_stages) or (ROOT / path).exists()

@@ -98,6 +98,8 @@ def _told(report: PrepareReport) -> str:
             f"{len(report.conflicts)} left out because the same image stands under two labels "
             f"(first: {printable(report.conflicts[0].path)}); status conflict in data/manifest.csv"
         )
+    if report.excluded:
+        lines.append(f"{len(report.excluded)} excluded by data/corrections.csv")
     if report.duplicates:
         lines.append(f"{counted(report.duplicates, 'exact copy', 'exact copies')} of other images")
     if report.ignored:

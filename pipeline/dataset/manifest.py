@@ -18,7 +18,7 @@ from pipeline.errors import ManifestError
 from pipeline.files import write_csv
 from pipeline.params import SPLITS, Split
 
-Status = Literal["ok", "quarantined", "conflict"]
+Status = Literal["ok", "quarantined", "conflict", "excluded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,9 @@ class ImageRow:
         Of the file's bytes, 64 hexadecimal digits; empty for a file that could not be read.
     bytes, width, height : int
         Size of the file, and of the image in pixels, upright; 0 where unknown.
-    status : {"ok", "quarantined", "conflict"}
-        Only ``ok`` rows are used. ``conflict``: the same bytes stand under two labels.
+    status : {"ok", "quarantined", "conflict", "excluded"}
+        Only ``ok`` rows are used. ``conflict``: the same bytes stand under two labels. ``excluded``: left out
+        by a correction.
     reason : str
         Why it is not used: a reason code; empty for ``ok``.
     """

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from pipeline.dataset import fitness
+from pipeline.dataset.corrections import EXCLUDED_REASON, Corrections, read_corrections
 from pipeline.dataset.looks import Looks
 from pipeline.dataset.manifest import ImageRow, Status, read_manifest, write_manifest
 from pipeline.dataset.sampling import sample
@@ -33,6 +34,8 @@ class PrepareReport:
         Label to split to number of usable images; every split is there.
     quarantined, conflicts : tuple of ImageRow
         Images left out, with the reason: undecodable, or with the same bytes under two labels.
+    excluded : tuple of ImageRow
+        Images left out by a correction.
     duplicates : int
         Usable images whose bytes are those of another one.
     ignored : int
@@ -48,6 +51,7 @@ class PrepareReport:
     counts: dict[str, dict[Split, int]]
     quarantined: tuple[ImageRow, ...]
     conflicts: tuple[ImageRow, ...]
+    excluded: tuple[ImageRow, ...]
     duplicates: int
     ignored: int
     added: int
@@ -74,7 +78,8 @@ def prepare(workspace: Workspace, *, resplit: bool = False, rehash: bool = False
     Parameters
     ----------
     workspace : Workspace
-        Its ``params.yaml`` says which images, how many, and how they are split.
+        Its ``params.yaml`` says which images, how many, and how they are split; its corrections, what the
+        source has wrong.
     resplit : bool, default False
         Split anew. Otherwise images keep the split that the previous manifest gave them.
     rehash : bool, default False
@@ -85,12 +90,13 @@ def prepare(workspace: Workspace, *, resplit: bool = False, rehash: bool = False
     SourceMissing, SourceError
         The images are not there, or nothing can be learned from them.
     ManifestError
-        The previous manifest is malformed, and with it the split lost.
+        The previous manifest is malformed, and with it the split lost; or the corrections are.
     ParamsError
         ``params.yaml`` is wrong, or its limit too small for the classes.
     """
     params = read_params(workspace.params_file).dataset
     before = _previous_rows(workspace, resplit)
+    corrections = read_corrections(workspace.corrections_file)
     if not params.source:
         raise ParamsError(
             f"{workspace.params_file}: dataset.source is missing. Name a folder or archive of images, "
@@ -98,8 +104,12 @@ def prepare(workspace: Workspace, *, resplit: bool = False, rehash: bool = False
         )
     source = open_source(params.source, workspace)
     looks = Looks(source.candidates, workspace.image_stat_cache, rehash=rehash)
-    chosen = _examined(source.candidates, looks, params.limit)
-    rows = _rows(chosen, looks)
+    looks.look(source.candidates, decode=params.limit is None)
+    hashes = {candidate.path: looks[candidate].sha256 for candidate in source.candidates}
+    corrections.tell(source.candidates, hashes, workspace.corrections_file)
+    candidates = corrections.relabelled(source.candidates, hashes)
+    chosen = _examined(candidates, looks, corrections, params.limit)
+    rows = _rows(chosen, looks, corrections)
     fitness.check_images(rows, params.source)
     rows = _with_splits(rows, () if resplit else before, params)
     changed = write_manifest(workspace.manifest_file, rows)
@@ -116,20 +126,23 @@ def _previous_rows(workspace: Workspace, resplit: bool) -> tuple[ImageRow, ...]:
         raise  # writing it anew would move images between splits unasked
 
 
-def _examined(candidates: Sequence[Candidate], looks: Looks, limit: int | None) -> list[Candidate]:
+def _examined(
+    candidates: Sequence[Candidate], looks: Looks, corrections: Corrections, limit: int | None
+) -> list[Candidate]:
     """Look into as many files as it takes; return the candidates that belong in the manifest."""
-    looks.look(candidates, decode=limit is None)
     if limit is None:
         return list(candidates)
     while True:  # each round replaces those of the sample that turned out not to be images
-        clashing = _clashing(candidates, looks)
-        good = [c for c in candidates if not looks[c].reason and looks[c].sha256 not in clashing]
+        out = _clashing(candidates, looks) | {
+            looks[c].sha256 for c in candidates if corrections.excludes(looks[c].sha256)
+        }
+        good = [c for c in candidates if not looks[c].reason and looks[c].sha256 not in out]
         if good:
             fitness.check_limit(limit, len({candidate.label for candidate in good}))
         sampled = sample(((candidate, looks[candidate].sha256) for candidate in good), limit)
-        wanted = sampled + [c for c in candidates if looks[c].sha256 in clashing]
+        wanted = sampled + [c for c in candidates if looks[c].sha256 in out]
         if all(looks[candidate].final for candidate in wanted):
-            return sampled + [c for c in candidates if looks[c].reason or looks[c].sha256 in clashing]
+            return sampled + [c for c in candidates if looks[c].reason or looks[c].sha256 in out]
         looks.look(wanted, decode=True)
 
 
@@ -144,7 +157,7 @@ def _clashing(candidates: Sequence[Candidate], looks: Looks) -> set[str]:
     }
 
 
-def _rows(candidates: Sequence[Candidate], looks: Looks) -> list[ImageRow]:
+def _rows(candidates: Sequence[Candidate], looks: Looks, corrections: Corrections) -> list[ImageRow]:
     """Return one row a candidate; usable ones have the source's own split, or none yet."""
     clashing = _clashing(candidates, looks)
     rows = []
@@ -153,6 +166,8 @@ def _rows(candidates: Sequence[Candidate], looks: Looks) -> list[ImageRow]:
         status: Status
         if verdict.reason:
             status, reason = "quarantined", verdict.reason
+        elif corrections.excludes(verdict.sha256):
+            status, reason = "excluded", EXCLUDED_REASON
         elif verdict.sha256 in clashing:
             status, reason = "conflict", "two_labels"
         else:
@@ -210,6 +225,7 @@ def _report(
         counts=counts,
         quarantined=tuple(row for row in rows if row.status == "quarantined"),
         conflicts=tuple(row for row in rows if row.status == "conflict"),
+        excluded=tuple(row for row in rows if row.status == "excluded"),
         duplicates=len(usable) - len({row.sha256 for row in usable}),
         ignored=ignored,
         added=len(now) - len(both) - len(moved),

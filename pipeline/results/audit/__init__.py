@@ -1,0 +1,1 @@
+"""``pipeline audit``: what is wrong with the data, from the stored features."""
