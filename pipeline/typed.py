@@ -17,8 +17,9 @@ from pipeline.errors import ParamsError
 
 def did_you_mean(word: str, known: typing.Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the nearest of `known`, or nothing if none is near."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    names = {name.casefold(): name for name in reversed(list(known))}
+    near = difflib.get_close_matches(word.casefold(), names, n=1)
+    return f" Did you mean {names[near[0]]!r}?" if near else ""
 
 
 def build(kind: Any, value: Any, key: str) -> Any:

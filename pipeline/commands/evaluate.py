@@ -25,7 +25,7 @@ _CONFUSION_CLASSES = 12  # more columns than these do not fit a terminal; the me
     type=click.Choice(["val", "test"]),
     default="val",
     show_default=True,
-    help="Choose heads by val; look at test once, at the end. Every look is counted.",
+    help="Choose heads by val; look at test once, at the end. Each model's look is counted.",
 )
 @click.option("--trust", is_flag=True, help="Load a model that is a pickle, which can run any code.")
 @click.option("--json", "as_json", is_flag=True, help="Print the metrics as JSON.")
@@ -61,8 +61,10 @@ def _told(metrics: Metrics) -> str:
                 (
                     label,
                     str(metrics.per_class[label]["n"]),
-                    f"{metrics.per_class[label]['precision']:.3f}",
-                    f"{metrics.per_class[label]['recall']:.3f}",
+                    *(
+                        f"{metrics.per_class[label][of]:.3f}" if metrics.per_class[label]["n"] else "-"
+                        for of in ("precision", "recall")
+                    ),
                     *map(str, taken_for[: len(shown)]),
                 )
                 for label, taken_for in zip(metrics.classes, metrics.confusion, strict=True)

@@ -30,7 +30,10 @@ def command(ctx: click.Context, as_json: bool) -> None:
     else:
         click.echo(scores_table(found))
         if not found[-1].current:
-            click.echo("\nout of date: of another model, or of other images. `dvc repro` scores anew.")
+            click.echo(
+                "\nout of date: of another model, or of other images. `dvc repro` scores the heads of "
+                "params.yaml anew, `pipeline evaluate HEAD --split SPLIT` any."
+            )
         click.echo(
             f"\nPer class and confusion: reports/metrics/*.json, or `dvc plots show`.\n"
             f"Try another classifier:  pipeline train rbf-svm && pipeline evaluate rbf-svm\n"

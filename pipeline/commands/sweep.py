@@ -12,6 +12,7 @@ from pipeline.params import NORMALIZATIONS, POOLINGS
 
 if TYPE_CHECKING:
     from pipeline.heads.leaderboard import Leaderboard, Line
+    from pipeline.heads.sweep import Space
 
 
 @click.command(
@@ -51,11 +52,19 @@ if TYPE_CHECKING:
 @click.option(
     "--nested",
     is_flag=True,
-    help="Say how good the choice itself is, by folds within folds; six times as long.",
+    help="Say how good the choice itself is, by folds within folds; takes many times as long.",
 )
-@click.option("--save-best", metavar="NAME", help="Write the winner into params.yaml, ready for `dvc repro`.")
+@click.option(
+    "--save-best",
+    metavar="NAME",
+    help="Write the best of what is asked for into params.yaml, ready for `dvc repro`.",
+)
 @click.option("--top", type=click.IntRange(min=1), default=15, show_default=True, help="Lines to print.")
-@click.option("--jobs", type=click.IntRange(min=1), help="Processes, where heads are fitted one by one.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    help="Processes, where heads are fitted one by one.  [default: one a processor]",
+)
 @click.option("--memory", metavar="SIZE", help="As for `pipeline train`.")
 @click.option("--trust", is_flag=True, help="Allow estimators from outside scikit-learn.")
 @click.option("--json", "as_json", is_flag=True, help="Print reports/sweep.json.")
@@ -76,7 +85,8 @@ def command(
 ) -> None:
     """Cross-validate classifiers on the stored features of train and val: reports/sweep.json.
 
-    Every estimator meets every pooling and normalisation, with several regularisations or sizes. What
+    Every estimator meets every pooling and normalisation, with several regularisations or numbers of
+    neighbours (which are found by angle). What
     an earlier sweep has computed on the same images is not computed again, so a sweep that was stopped
     goes on, and further estimators join the leaderboard. The test split is not read.
     """
@@ -104,21 +114,25 @@ def command(
     if as_json:
         click.echo(workspace.sweep_file.read_text("utf-8"), nl=False)
     else:
-        click.echo(_told(board, top))
+        click.echo(_told(board, space, top))
     if save_best is not None:
-        best = save_winner(workspace, board, save_best)
+        best = save_winner(workspace, board.best_of(space.holds), save_best)
         note(
             f"saved as heads.{save_best} in params.yaml: {_named(best)}. `dvc repro` trains it on train and "
             f"val; with evaluate.head: {save_best} there, it is the one that is scored on test."
         )
 
 
-def _told(board: Leaderboard, top: int) -> str:
+def _told(board: Leaderboard, space: Space, top: int) -> str:
     """Lay out the best line of each estimator and derivation, then what failed, then what it means."""
     shown: dict[Any, Line] = {}
     for line in board.lines:
         if line.failed is None:
             shown.setdefault((line.estimator, line.pooling, line.normalize), line)
+    ranked = list(enumerate(shown.values(), start=1))
+    # of what was asked for now, at least the best of each estimator
+    first = {line.estimator: place for place, line in reversed(ranked) if space.holds(line)}
+    listed = [(place, line) for place, line in ranked if place <= top or place in first.values()]
     header = ("rank", "estimator", "pooling", "normalize", "setting", "accuracy", "± s.e.", "fit, s")
     rows = [
         (
@@ -131,40 +145,46 @@ def _told(board: Leaderboard, top: int) -> str:
             f"{line.standard_error:.4f}",
             f"{line.fit_seconds:.3f}",
         )
-        for place, line in enumerate(list(shown.values())[:top], start=1)
+        for place, line in listed
     ]
     parts = [table(header, rows, left=5)] if rows else []
-    if any(row[4].endswith("*") for row in rows):
+    if any(line.warnings for _, line in listed):
         parts.append("* the estimator complained: see reports/sweep.json")
-    failures = [line for line in board.lines if line.failed is not None]
+    failures = [line for line in board.lines if line.failed is not None and space.holds(line)]
     if failures:
         reasons = dict.fromkeys((_named(line), line.failed or "") for line in failures)
-        parts.append(
-            f"{counted(len(failures), 'line')} failed:\n" + table(("", "reason"), list(reasons), left=2)
-        )
+        laid = table(("line", "reason"), list(reasons), left=2)
+        parts.append(f"{counted(len(failures), 'line')} failed:\n{laid}")
     if board.best is not None:
         parts.append(_meaning(board, board.best))
     return "\n\n".join(parts)
 
 
 def _meaning(board: Leaderboard, best: Line) -> str:
-    equals = sum(
-        line.accuracy is not None and line.accuracy >= best.accuracy - best.standard_error
-        for line in board.lines
-        if best.accuracy is not None and best.standard_error is not None
-    )
+    if best.accuracy is None or best.standard_error is None:
+        return ""
+    least = best.accuracy - best.standard_error
+    equals = sum(line.accuracy is not None and line.accuracy >= least for line in board.lines) - 1
     lines = [
-        f"Best of {counted(len(board.lines), 'line')}: {_named(best)}, {best.accuracy:.1%} of {board.rows} "
-        f"images in {board.folds} folds. {equals - 1} others are within one standard error of it.",
-        "That is optimistic, as it was chosen by this very number"
-        + (
-            "; --nested says by how much."
-            if board.nested is None
-            else f": nested cross-validation puts the choice at {board.nested['accuracy']:.1%} "
-            f"± {board.nested['standard_error']:.1%}."
-        ),
+        f"Best of {counted(board.succeeded, 'line')}: {_named(best)}, {best.accuracy:.1%} of "
+        f"{counted(board.rows, 'image')} in {board.folds} folds. "
+        f"{counted(equals, 'other is', 'others are')} within one standard error of it."
     ]
+    if board.majority is not None:
+        lines[0] += f" Always naming the commonest class is right on {board.majority:.1%}."
+    lines.append("That is optimistic, as it was chosen by this very number" + _nested(board))
     return "\n".join(lines)
+
+
+def _nested(board: Leaderboard) -> str:
+    nested = board.nested
+    if nested is None:
+        return "; --nested says by how much."
+    some = "" if nested["lines"] == board.succeeded else f", among {nested['lines']:g} of the lines only,"
+    return (
+        f": nested cross-validation puts the choice{some} at {nested['accuracy']:.1%} "
+        f"± {nested['standard_error']:.1%}."
+    )
 
 
 def _named(line: Line) -> str:

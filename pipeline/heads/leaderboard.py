@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,8 @@ class Leaderboard:
         What the lines are of: rows, labels, extractor, folds. Lines of anything else do not compare.
     rows, folds : int
         How many rows were held out in turn, in how many folds.
+    majority : float or None
+        Share of the rows that the commonest class would be right on.
     lines : list of Line
         The best first, failed ones last; among equals by `Line.preference`.
     """
@@ -104,6 +106,7 @@ class Leaderboard:
     of: dict[str, Any]
     rows: int
     folds: int
+    majority: float | None = None
     lines: list[Line] = field(default_factory=list)
 
     def add(self, lines: Sequence[Line]) -> None:
@@ -127,11 +130,20 @@ class Leaderboard:
     @property
     def best(self) -> Line | None:
         """The first line, unless it failed too."""
-        return self.lines[0] if self.lines and self.lines[0].accuracy is not None else None
+        return self.best_of(lambda line: True)
+
+    def best_of(self, asked: Callable[[Line], bool]) -> Line | None:
+        """Return the best of the lines that are asked for, or None if all of them failed."""
+        return next((line for line in self.lines if line.accuracy is not None and asked(line)), None)
+
+    @property
+    def succeeded(self) -> int:
+        """How many lines have not failed."""
+        return sum(line.accuracy is not None for line in self.lines)
 
     @property
     def nested(self) -> dict[str, float] | None:
-        """Accuracy and standard error of choosing the best line, or None unless inner folds were asked for.
+        """Accuracy and standard error of choosing the best of some ``lines``: those with inner folds, if any.
 
         In each fold the line is chosen by its inner accuracy, which has not seen the fold, and counts with
         its accuracy in the fold.
@@ -148,7 +160,11 @@ class Leaderboard:
         inner = np.array([line.inner_accuracy for line in lines])  # (lines, folds)
         outer = np.array([line.fold_accuracy for line in lines])
         chosen = outer[inner.argmax(axis=0), np.arange(self.folds)]
-        return {"accuracy": rounded(chosen.mean()), "standard_error": standard_error(chosen)}
+        return {
+            "accuracy": rounded(chosen.mean()),
+            "standard_error": standard_error(chosen),
+            "lines": len(lines),
+        }
 
     def as_dict(self) -> dict[str, Any]:
         """Return the leaderboard as values that JSON can hold."""
@@ -157,6 +173,7 @@ class Leaderboard:
             "of": self.of,
             "rows": self.rows,
             "folds": self.folds,
+            "majority": self.majority,
             "best": None if best is None else _brief(best),
             "optimistic": "The accuracy of the best line is what it was chosen by: expect less.",
             "nested": self.nested,
@@ -188,12 +205,16 @@ class Leaderboard:
         except FileNotFoundError:
             return board
         except _NotOne as error:
-            warn(f"{path}: {error}; it is made again")
+            warn(f"{printable(str(path))}: {error}; it is made again")
             return board
         if stored == of:
             board.add(lines)
         else:
-            warn(f"{path} is of other images, labels, features or folds: its lines are made again")
+            aside = path.replace(path.with_suffix(".old.json"))
+            warn(
+                f"{printable(str(path))} is of other images, labels, features or folds: a new leaderboard "
+                f"begins, the old one is kept as {aside.name}"
+            )
         return board
 
 

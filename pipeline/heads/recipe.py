@@ -132,7 +132,9 @@ class Recipe:
             Called by the linear torch head after each epoch, with the number of all epochs.
         factor_of : callable, optional
             Gives the factor of rows, standardised if need be. Where it is given, and they are worth
-            factoring, L2-regularised linear heads are fitted to it, unless `params` say how to fit.
+            factoring, L2-regularised linear heads are fitted to it. Those, and logistic regressions in any
+            case, which scikit-learn stops short of the optimum, are then what a sweep has compared; unless
+            `params` say how to fit.
 
         Returns
         -------
@@ -151,9 +153,10 @@ class Recipe:
                 validation = standardization.apply(validation[0]), validation[1]
             watch["validation"] = validation
         with listening() as complaints:
-            own = linear_head(estimator) is None or not _SOLVER_PARAMS.isdisjoint(self.params)
-            if factor_of is not None and not own and worth_factoring(*X.shape):
-                fit_estimator(estimator, X, y, factor_of(X))
+            head = linear_head(estimator) if _SOLVER_PARAMS.isdisjoint(self.params) else None
+            factor = factor_of(X) if head and factor_of and worth_factoring(*X.shape) else None
+            if head and (factor or head.objective == "logistic"):
+                fit_estimator(estimator, X, y, factor)
             else:
                 estimator.fit(X, y, **watch)
         return Fitted(estimator, standardization, tuple(complaints))

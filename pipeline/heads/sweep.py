@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.console import progress
+from pipeline.console import counted, note, progress
 from pipeline.heads.cross_validation import Codes, CrossValidation, Fold, HeldOut, Indices
 from pipeline.heads.derived import Derivation
 from pipeline.heads.factor import Factor, load_or_make, worth_factoring
@@ -56,6 +56,14 @@ class Space:
         """All of them, those with fewer columns first: they are quick, and often as good."""
         found = [Derivation(pooling, normal) for pooling in self.poolings for normal in self.normalizations]
         return sorted(found, key=lambda derivation: derivation.columns)
+
+    def holds(self, line: Line) -> bool:
+        """Say whether a line is one of those that are tried."""
+        return (
+            line.estimator in self.estimators
+            and line.pooling in self.poolings
+            and line.normalize in self.normalizations
+        )
 
     def check(self) -> None:
         """See that the estimators exist.
@@ -110,11 +118,17 @@ def sweep(
     MissingRows, IdentityMismatch
         The features are not those of the manifest, or of what ``params.yaml`` asks for.
     """
-    space.check()
     features = LabelledFeatures.open(workspace, memory)
+    space.check()  # imports scikit-learn, which takes its time
     rows = features.labels("train", "val")
     parts = _Parts.of(rows, folds, features.params.seed, nested=nested)
-    board = Leaderboard.read(workspace.sweep_file, _about(features, rows, parts), len(rows.y), folds)
+    held = sum(len(test) for _, test in parts.outer)
+    if held < len(rows.y):
+        note(
+            f"{counted(len(rows.y) - held, 'image')} always learned from: held out, a class would be missing"
+        )
+    board = Leaderboard.read(workspace.sweep_file, _about(features, rows, parts), held, folds)
+    board.majority = rounded(np.bincount(rows.y).max() / len(rows.y))
     todo = {
         derivation: [each for each in space.estimators if not board.has(each, derivation, nested=nested)]
         for derivation in space.derivations

@@ -6,27 +6,28 @@ from dataclasses import asdict
 
 from pipeline.edit_params import write_params
 from pipeline.errors import HeadError, ParamsError
-from pipeline.heads.leaderboard import Leaderboard, Line
+from pipeline.heads.leaderboard import Line
+from pipeline.heads.registry import PRESETS
 from pipeline.params import HeadParams, read_params
 from pipeline.workspace import Workspace, check_head_name
 
 
-def save_winner(workspace: Workspace, board: Leaderboard, name: str) -> Line:
-    """Write the best line into ``params.yaml`` as a head that learns from train and validation rows.
+def save_winner(workspace: Workspace, best: Line | None, name: str) -> Line:
+    """Write a sweep's best line into ``params.yaml`` as a head that learns from train and validation rows.
 
     Parameters
     ----------
     workspace : Workspace
         Its ``params.yaml`` keeps its comments.
-    board : Leaderboard
-        Of a sweep.
+    best : Line or None
+        What `Leaderboard.best_of` gave.
     name : str
         Of the head (`check_winner_name`).
 
     Returns
     -------
     Line
-        The best.
+        `best`.
 
     Raises
     ------
@@ -35,7 +36,6 @@ def save_winner(workspace: Workspace, board: Leaderboard, name: str) -> Line:
     ParamsError
         The name is taken.
     """
-    best = board.best
     if best is None:
         raise HeadError("no line of the sweep has succeeded, so that there is none to be saved.")
     check_winner_name(workspace, name)
@@ -62,7 +62,9 @@ def check_winner_name(workspace: Workspace, name: str) -> None:
     ParamsError
         It may not.
     """
-    taken = read_params(workspace.params_file).heads.get(check_head_name(name))
+    if check_head_name(name) in PRESETS:
+        raise ParamsError(f"--save-best {name}: that is an estimator's name. Choose another, such as best.")
+    taken = read_params(workspace.params_file).heads.get(name)
     if taken is not None and taken.train_on == "train":
         raise ParamsError(
             f"--save-best {name}: params.yaml has a head of that name, which is not a sweep's winner. "

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 from click.testing import Result
 
+from pipeline.params import read_params
 from pipeline.workspace import Workspace
 
 Run = Callable[..., Result]
@@ -32,7 +33,7 @@ def test_table__the_best_of_each_estimator_and_derivation(run: Run, workspace: W
     assert f"Best of 48 lines: {stored['best']['estimator']}, " in meaning
     assert f"{stored['best']['accuracy']:.1%} of 34 images in 3 folds" in meaning
     assert "That is optimistic, as it was chosen by this very number; --nested" in meaning
-    assert len(run(*SMALL, "--folds", "3", "--top", "2").stdout.splitlines()) == 2 + 2 + 1 + 2
+    assert len(run(*SMALL, "--folds", "3", "--top", "8").stdout.splitlines()) == 2 + 8 + 1 + 2
 
 
 def test_table__a_failure_is_shown_with_its_reason(run: Run) -> None:
@@ -40,7 +41,7 @@ def test_table__a_failure_is_shown_with_its_reason(run: Run) -> None:
     assert "1 line failed:\n" in said
     assert "naive-bayes, pooling avg, normalize standardize  ValueError" not in said
     assert "Negative values in data passed to MultinomialNB" in said
-    assert "Best of 32 lines" in said
+    assert "Best of 31 lines" in said
 
 
 def test_nested__stands_beside_the_optimistic_figure(run: Run, workspace: Workspace) -> None:
@@ -67,5 +68,25 @@ def test_save_best__is_trained_and_scored_like_any_head(run: Run, workspace: Wor
 def test_save_best__a_name_that_is_taken_is_refused_before_any_work(
     fails: Callable[..., str], workspace: Workspace
 ) -> None:
-    assert "has a head of that name" in fails(*SMALL, "--save-best", "logreg")
+    assert "that is an estimator's name" in fails(*SMALL, "--save-best", "logreg")
     assert "lower-case" in fails(*SMALL, "--save-best", "Best one")
+
+
+def test_save_best__of_what_is_asked_for(run: Run, workspace: Workspace) -> None:
+    run(*SMALL)
+    run("sweep", "-e", "knn", "--pooling", "max", "--normalize", "sqrt_l2", "--save-best", "near")
+    head = read_params(workspace.params_file).heads["near"]
+    assert (head.estimator, head.pooling, head.normalize) == ("knn", "max", "sqrt_l2")
+
+
+def test_table__what_is_asked_for_is_shown_whatever_its_rank(run: Run) -> None:
+    run(*SMALL)
+    said = run("sweep", "-e", "sklearn.dummy.DummyClassifier", "--pooling", "max", "--top", "1").stdout
+    assert said.count("sklearn.dummy.DummyClassifier") == 1
+    assert "Always naming the commonest class is right on 50.0%." in said
+
+
+def test_nested__of_some_lines_says_so(run: Run) -> None:
+    run(*SMALL, "--folds", "3")
+    said = run("sweep", "-e", "ridge", "--pooling", "avg", "--folds", "3", "--nested").stdout
+    assert "puts the choice, among 28 of the lines only, at " in said

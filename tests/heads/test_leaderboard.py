@@ -73,7 +73,7 @@ def test_nested__each_fold_counts_with_the_line_that_its_inner_folds_choose() ->
         line("ridge", folds=(0.6, 0.4), inner_accuracy=(0.8, 0.3)),
         line("knn", folds=(0.9, 0.9)),  # has none, and takes no part
     )
-    assert found.nested == {"accuracy": 0.4, "standard_error": pytest.approx(0.2)}
+    assert found.nested == {"accuracy": 0.4, "standard_error": pytest.approx(0.2), "lines": 2}
     assert board(line("knn")).nested is None
 
 
@@ -81,7 +81,7 @@ def test_nested__ties_are_not_broken_by_the_outer_folds() -> None:
     # were the lines taken in the order of the leaderboard, the better in the outer folds would win each tie
     worse = line("logreg", folds=(0.1, 0.1), inner_accuracy=(0.5, 0.5))
     better = line("knn", folds=(0.9, 0.9), inner_accuracy=(0.5, 0.5))
-    assert board(better, worse).nested == {"accuracy": 0.1, "standard_error": 0.0}
+    assert board(better, worse).nested == {"accuracy": 0.1, "standard_error": 0.0, "lines": 2}
 
 
 @pytest.mark.parametrize("estimator", ["ridge", "knn", "forest"])

@@ -234,7 +234,9 @@ def test_matrix__feature_not_finite(
 
 def test_matrix__missing_shard_names_the_remedy(workspace: Workspace) -> None:
     next(workspace.store_folder.glob("*.h5")).unlink()
-    with pytest.raises(MissingRows, match=r"of 36 images \(first: (cat|dog|owl)/\d\d.jpg\)\. Run `pipeline extract`"):
+    with pytest.raises(
+        MissingRows, match=r"of 36 images \(first: (cat|dog|owl)/\d\d.jpg\)\. Run `pipeline extract`"
+    ):
         LabelledFeatures.open(workspace).matrix("train")
 
 
