@@ -30,6 +30,7 @@ COMMANDS = (
     "scores",
     "sweep",
     "audit",
+    "report",
     "predict",
     "store",
     "summary",

@@ -57,7 +57,14 @@ def scores(workspace: Workspace) -> list[Score]:
     now = {split: digest_of_splits(manifest, split) for split in SPLITS}
     found = [_read(path, workspace, now) for path in paths]
     return sorted(
-        found, key=lambda score: (not score.current, SPLITS.index(score.split), -score.accuracy, -score.macro_f1, score.head)
+        found,
+        key=lambda score: (
+            not score.current,
+            SPLITS.index(score.split),
+            -score.accuracy,
+            -score.macro_f1,
+            score.head,
+        ),
     )
 
 

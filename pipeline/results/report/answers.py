@@ -1,0 +1,157 @@
+"""What heads that had not learned from an image say of it: what the report shows of the head in focus.
+
+Owns the way back from a trained head to how it was made. Test rows are never asked about.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.dataset.manifest import ImageRow
+from pipeline.errors import HeadError, ModelError
+from pipeline.heads import model_folder
+from pipeline.heads.calibration import can_be_calibrated
+from pipeline.heads.factor import Factor
+from pipeline.heads.folds import NOT_HELD_OUT
+from pipeline.heads.matrix import FeatureMatrix, LabelledFeatures
+from pipeline.heads.model import Model, Predictions
+from pipeline.heads.out_of_fold import out_of_fold
+from pipeline.heads.recipe import FIT_ERRORS, Recipe, norm_of, one_line
+from pipeline.heads.registry import preset_of
+from pipeline.workspace import Workspace
+
+Codes = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """Images of train and val, and what was said of each.
+
+    Attributes
+    ----------
+    images : tuple of ImageRow, length n
+        Without those that no fold could hold out.
+    y : ndarray of int64, shape (n,)
+        Their labels, as positions among the classes.
+    predictions : Predictions
+        Of the same images.
+    decisions : ndarray of float64, shape (n, k), or None
+        The larger, the likelier the class: probabilities where there are any, else decision values.
+    left_out : int
+        Images that no fold could hold out.
+    calibrating : bool
+        Whether the probabilities' temperature was fitted to these very images.
+    """
+
+    images: tuple[ImageRow, ...]
+    y: Codes
+    predictions: Predictions
+    decisions: Floats | None
+    left_out: int
+    calibrating: bool
+
+    @cached_property
+    def certainty(self) -> Floats:
+        """How sure the head is of each label, shape (n,): its probability, else its lead over the next."""
+        if self.predictions.probabilities is not None:
+            return np.asarray(self.predictions.probabilities.max(axis=1))
+        if self.decisions is None:
+            return np.zeros(len(self.y))
+        ordered = np.sort(self.decisions, axis=1)
+        return np.asarray(ordered[:, -1] - ordered[:, -2])
+
+    @property
+    def mistakes(self) -> list[int]:
+        """Places of the images that were given another label than their own, the surest first."""
+        wrong = np.flatnonzero(self.predictions.codes != self.y)
+        return [int(place) for place in wrong[np.argsort(-self.certainty[wrong], kind="stable")]]
+
+    @property
+    def least_certain(self) -> list[int]:
+        """Places of all images, the least certain first; none where the head does not say how sure it is."""
+        return [] if self.decisions is None else np.argsort(self.certainty, kind="stable").tolist()
+
+
+def current_model(workspace: Workspace, features: LabelledFeatures, head: str, *, trust: bool) -> Model:
+    """Load a trained head, and see that it is of the features and images that are there now.
+
+    Raises
+    ------
+    ModelError
+        It is absent or damaged, or was trained on other images or labels.
+    IdentityMismatch
+        It was trained on features of another extractor.
+    """
+    model = model_folder.load(workspace.model_folder(head), trust=trust)
+    again = f"Run `pipeline train {head}` again."
+    model.identity.require(features.identity, f"model {head!r}", "the features in use", again)
+    if (model.rows_sha256, model.classes) != (features.digest(*model.splits), features.classes):
+        raise ModelError(
+            f"model {head!r} was trained on other images or labels than {' and '.join(model.splits)} now "
+            f"have. {again}"
+        )
+    return model
+
+
+def recipe_of(model: Model, features: LabelledFeatures, *, trust: bool) -> tuple[Recipe, FeatureMatrix]:
+    """Return how a model was made, and the rows of train and val as it sees them.
+
+    Only parameters that were set are in the recipe: what was derived from the scale of the rows is derived
+    again in each fold.
+    """
+    seed = features.params.seed
+    recipe = Recipe(model.estimator, {}, model.classes, model.derivation, seed, trust)
+    rows = features.matrix("train", "val", derivation=recipe.reads)
+    norm = None
+    if preset_of(model.estimator).scaled:
+        learned = np.array([image.split in model.splits for image in rows.images])
+        norm = norm_of(model.derivation.scaled(rows.X[learned]))
+    usual = recipe.described(recipe.unfitted(norm))
+    params = {name: value for name, value in model.params.items() if _plain(usual.get(name)) != value}
+    return replace(recipe, params=params), rows
+
+
+def answers_of(model: Model, recipe: Recipe, rows: FeatureMatrix, features: LabelledFeatures) -> Answers:
+    """Ask heads made like a model about the images that each had not learned from.
+
+    Raises
+    ------
+    HeadError
+        There are too few images to hold some out, or the head cannot be made in folds.
+    """
+    scored = can_be_calibrated(model.head)
+    held_out = model.held_out
+    if held_out is not None and (held_out.probabilities is not None or not scored):
+        predictions, decisions = held_out, held_out.probabilities
+    else:
+        try:
+            # by factor ten classes take a sixth of the time, and two take twice as long
+            fit = partial(recipe.fit, factor_of=Factor.of) if len(rows.classes) > 2 else recipe.fit
+            found = out_of_fold(fit, rows, features.memory, recipe.seed, scored=scored)
+        except FIT_ERRORS as error:
+            raise HeadError(
+                f"head {model.name!r} ({model.estimator}) cannot be trained in folds: {one_line(error)}"
+            ) from error
+        predictions = found.predictions(model)
+        decisions = found.scores if predictions.probabilities is None else predictions.probabilities
+    held = predictions.codes != NOT_HELD_OUT
+    return Answers(
+        images=tuple(rows.images[place] for place in np.flatnonzero(held).tolist()),
+        y=rows.y[held],
+        predictions=predictions.of(held),
+        decisions=None if decisions is None else decisions[held],
+        left_out=int((~held).sum()),
+        calibrating=model.calibration is not None,
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Return a parameter as a model's description holds it."""
+    return json.loads(json.dumps(value, default=repr))
