@@ -67,7 +67,7 @@ def test_sweep__test_rows_are_never_read(workspace: Workspace, monkeypatch: pyte
 
     monkeypatch.setattr(FeatureStore, "read", watched)
     splits = {row.sha256: row.split for row in read_manifest(workspace.manifest_file).usable}
-    space = Space(("ridge", "knn", "naive-bayes"), ("none", "avg"), ("l2", "standardize"))
+    space = Space(("ridge", "knn", "naive-bayes"), ("avg",), ("l2", "standardize"))
     sweep(workspace, space, folds=3, nested=True, jobs=1)
     assert {splits[sha256] for sha256 in asked} == {"train", "val"}
     assert not workspace.test_looks_file.exists()
