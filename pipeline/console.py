@@ -133,6 +133,6 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
         padded = (cell + gap for cell, gap in zip(row[:left], gaps, strict=False))
         aligned = (gap + cell for cell, gap in zip(row[left:], gaps[left:], strict=True))
         lines.append("  ".join((*padded, *aligned)).rstrip())
-    rule = ("-" * width if heading else "" for heading, width in zip(cells[0], widths, strict=True))
+    rule = (("-" if heading else " ") * width for heading, width in zip(cells[0], widths, strict=True))
     lines.insert(1, "  ".join(rule).rstrip())
     return "\n".join(lines)

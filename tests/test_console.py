@@ -153,3 +153,8 @@ def test_counted() -> None:
     assert counted(1, "image") == "1 image"
     assert counted(2, "image") == "2 images"
     assert counted(0, "exact copy", "exact copies") == "0 exact copies"
+
+
+def test_table__the_rule_stands_under_its_headings() -> None:
+    laid = table(("", "seconds", ""), [("a long name", "1.5", "x")]).splitlines()
+    assert laid == ["             seconds", "             -------", "a long name      1.5  x"]
