@@ -20,6 +20,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.console import printable
+from pipeline.errors import PipelineError
+
 # A file modified twice within one tick of the file system's clock looks unmodified; 2 s is the coarsest
 # clock in use (FAT). Entries younger than that are hashed again.
 _SETTLED_NS = 2_000_000_000
@@ -161,6 +164,24 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
     writer.writerow(header)
     writer.writerows(rows)
     return write_atomically(path, text.getvalue())
+
+
+def table_text(path: Path, error: type[PipelineError]) -> str:
+    """Read the text of a table that people keep, such as a spreadsheet saves it.
+
+    Raises
+    ------
+    PipelineError
+        Of the kind `error`: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")  # spreadsheets put a byte order mark first
+    except UnicodeDecodeError as wrong:
+        raise error(
+            f"{printable(str(path))}: not UTF-8 at byte {wrong.start}. Save it as 'CSV UTF-8'."
+        ) from None
+    except OSError as wrong:
+        raise error(f"{printable(str(path))}: cannot be read ({wrong.strerror}).") from None
 
 
 def sync(path: Path) -> None:

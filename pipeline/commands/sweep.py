@@ -125,11 +125,7 @@ def command(
 
 def _told(board: Leaderboard, space: Space, top: int) -> str:
     """Lay out the best line of each estimator and derivation, then what failed, then what it means."""
-    shown: dict[Any, Line] = {}
-    for line in board.lines:
-        if line.failed is None:
-            shown.setdefault((line.estimator, line.pooling, line.normalize), line)
-    ranked = list(enumerate(shown.values(), start=1))
+    ranked = list(enumerate(board.best_settings, start=1))
     # of what was asked for now, at least the best of each estimator
     first = {line.estimator: place for place, line in reversed(ranked) if space.holds(line)}
     listed = [(place, line) for place, line in ranked if place <= top or place in first.values()]
@@ -140,7 +136,7 @@ def _told(board: Leaderboard, space: Space, top: int) -> str:
             line.estimator,
             line.pooling,
             line.normalize,
-            _params(line) + (" *" if line.warnings else ""),
+            printable(line.setting) + (" *" if line.warnings else ""),
             f"{line.accuracy:.4f}",
             f"{line.standard_error:.4f}",
             f"{line.fit_seconds:.3f}",
@@ -188,13 +184,9 @@ def _nested(board: Leaderboard) -> str:
 
 
 def _named(line: Line) -> str:
-    parts = [line.estimator, _params(line)]
+    parts = [line.estimator, printable(line.setting)]
     if line.pooling != "none":
         parts.append(f"pooling {line.pooling}")
     if line.normalize != "none":
         parts.append(f"normalize {line.normalize}")
     return ", ".join(part for part in parts if part)
-
-
-def _params(line: Line) -> str:
-    return printable(", ".join(f"{key}={value:g}" for key, value in line.params.items()))

@@ -74,6 +74,11 @@ class Line:
         return self.estimator, self.pooling, self.normalize, self.place
 
     @property
+    def setting(self) -> str:
+        """The parameters as text: ``C=0.5``."""
+        return ", ".join(f"{name}={value:g}" for name, value in self.params.items())
+
+    @property
     def preference(self) -> tuple[object, ...]:
         """What decides among equals: fewer columns, then the order of what is tried."""
         known = list(PRESETS)
@@ -135,6 +140,15 @@ class Leaderboard:
     def best_of(self, asked: Callable[[Line], bool]) -> Line | None:
         """Return the best of the lines that are asked for, or None if all of them failed."""
         return next((line for line in self.lines if line.accuracy is not None and asked(line)), None)
+
+    @property
+    def best_settings(self) -> list[Line]:
+        """The best line of each estimator and derivation, best first; without those that failed."""
+        found: dict[tuple[str, str, str], Line] = {}
+        for line in self.lines:
+            if line.accuracy is not None:
+                found.setdefault((line.estimator, line.pooling, line.normalize), line)
+        return list(found.values())
 
     @property
     def succeeded(self) -> int:

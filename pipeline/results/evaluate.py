@@ -18,7 +18,7 @@ from pipeline.files import sha256_of, write_csv, write_json
 from pipeline.heads import model_folder
 from pipeline.heads.folds import NOT_HELD_OUT
 from pipeline.heads.matrix import LabelledFeatures, LabelledRows
-from pipeline.heads.model import Predictions
+from pipeline.heads.model import Model, Predictions
 from pipeline.params import Split
 from pipeline.results.metrics import Metrics, score
 from pipeline.workspace import Workspace
@@ -57,14 +57,7 @@ def evaluate(workspace: Workspace, head: str, split: Split = "val", *, trust: bo
     """
     model = model_folder.load(workspace.model_folder(head), trust=trust)
     features = LabelledFeatures.open(workspace)
-    model.identity.require(
-        features.identity, f"model {head!r}", "the features in use", f"Run `pipeline train {head}` again."
-    )
-    if (model.rows_sha256, model.classes) != (features.digest(*model.splits), features.classes):
-        raise ModelError(
-            f"model {head!r} was trained on other images or labels than {' and '.join(model.splits)} now "
-            f"have, so its scores might count images that it learned from. Run `pipeline train {head}` again."
-        )
+    require_current(model, head, features)
     held_out = model.held_out if split == "val" else None
     if held_out is None:
         rows = features.matrix(split)
@@ -94,6 +87,25 @@ def evaluate(workspace: Workspace, head: str, split: Split = "val", *, trust: bo
     )
     write_json(workspace.metrics_file(head, split), metrics.as_dict())
     return metrics
+
+
+def require_current(model: Model, head: str, features: LabelledFeatures) -> None:
+    """See that a model is of the features and the labelled images that are there now.
+
+    Raises
+    ------
+    ModelError
+        It was trained on other images or labels.
+    IdentityMismatch
+        It was trained on features of another extractor.
+    """
+    again = f"Run `pipeline train {head}` again."
+    model.identity.require(features.identity, f"model {head!r}", "the features in use", again)
+    if (model.rows_sha256, model.classes) != (features.digest(*model.splits), features.classes):
+        raise ModelError(
+            f"model {head!r} was trained on other images or labels than {' and '.join(model.splits)} now "
+            f"have, so its scores might count images that it learned from. {again}"
+        )
 
 
 def _of_split(split: Split, rows: LabelledRows, held_out: Predictions) -> tuple[Codes, Predictions]:

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -97,6 +98,20 @@ def workspace(prepared_folder: Path, tmp_path: Path) -> Workspace:
     root = tmp_path / "workspace"
     shutil.copytree(prepared_folder, root)
     return Workspace(root)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Hashes of the images whose features are read from the store from now on."""
+    found: list[str] = []
+    read = FeatureStore.read
+
+    def watched(store: FeatureStore, keys: Sequence[RowKey], out: Any = None) -> Any:
+        found.extend(key.sha256 for key in keys)
+        return read(store, keys, out)
+
+    monkeypatch.setattr(FeatureStore, "read", watched)
+    return found
 
 
 @pytest.fixture

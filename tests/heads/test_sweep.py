@@ -57,15 +57,7 @@ def test_sweep__lines_are_those_of_plain_cross_validation(noisy: Workspace) -> N
     assert 0.5 < (board.best.accuracy or 0) < 1
 
 
-def test_sweep__test_rows_are_never_read(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: set[str] = set()
-    read = FeatureStore.read
-
-    def watched(store: FeatureStore, keys: Sequence[RowKey], out: Any = None) -> Any:
-        asked.update(key.sha256 for key in keys)
-        return read(store, keys, out)
-
-    monkeypatch.setattr(FeatureStore, "read", watched)
+def test_sweep__test_rows_are_never_read(workspace: Workspace, asked: list[str]) -> None:
     splits = {row.sha256: row.split for row in read_manifest(workspace.manifest_file).usable}
     space = Space(("ridge", "knn", "naive-bayes"), ("avg",), ("l2", "standardize"))
     sweep(workspace, space, folds=3, nested=True, jobs=1)

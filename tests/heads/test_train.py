@@ -4,7 +4,7 @@ import csv
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from sklearn.linear_model import LogisticRegression
 
 from pipeline.dataset.manifest import ImageRow, read_manifest
 from pipeline.errors import HeadError, ParamsError
-from pipeline.features.store import FeatureStore, RowKey
 from pipeline.heads import model_folder
 from pipeline.heads.derived import Derivation
 from pipeline.heads.factor import Factor
@@ -64,15 +63,7 @@ def test_train__twice_gives_the_same_bytes(workspace: Workspace, head: str) -> N
     assert files_of(workspace.model_folder(head)) == before
 
 
-def test_train__test_rows_are_never_read(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: set[str] = set()
-    read = FeatureStore.read
-
-    def watched(store: FeatureStore, keys: Sequence[RowKey], out: Any = None) -> Any:
-        asked.update(key.sha256 for key in keys)
-        return read(store, keys, out)
-
-    monkeypatch.setattr(FeatureStore, "read", watched)
+def test_train__test_rows_are_never_read(workspace: Workspace, asked: list[str]) -> None:
     splits = {row.sha256: row.split for row in read_manifest(workspace.manifest_file).usable}
     train(workspace, "logreg", changes={"pooling": "avg", "normalize": "standardize", "calibrate": True})
     train(workspace, "linear", changes={"calibrate": True})

@@ -1,5 +1,5 @@
 """The workspace of the heads' tests, under the same names."""
 
-from tests.heads.conftest import change_rows, prepared_folder, workspace
+from tests.heads.conftest import asked, change_rows, prepared_folder, workspace
 
-__all__ = ["change_rows", "prepared_folder", "workspace"]
+__all__ = ["asked", "change_rows", "prepared_folder", "workspace"]

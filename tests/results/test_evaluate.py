@@ -3,16 +3,14 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipeline.dataset.manifest import ImageRow, read_manifest
 from pipeline.errors import HeadError, IdentityMismatch, ModelError, WorkspaceError
-from pipeline.features.store import FeatureStore, RowKey
 from pipeline.heads import model_folder
 from pipeline.heads.matrix import LabelledFeatures
 from pipeline.heads.train import train
@@ -86,17 +84,7 @@ def test_evaluate__counts_looks_at_the_test_split(trained: Workspace, change_row
     assert len(json.loads(trained.test_looks_file.read_bytes())["looks"]) == 4
 
 
-def test_evaluate__val_and_train_rows_only_where_asked(
-    trained: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[str] = []
-    read = FeatureStore.read
-
-    def watched(store: FeatureStore, keys: Sequence[RowKey], out: Any = None) -> Any:
-        asked.extend(key.sha256 for key in keys)
-        return read(store, keys, out)
-
-    monkeypatch.setattr(FeatureStore, "read", watched)
+def test_evaluate__val_and_train_rows_only_where_asked(trained: Workspace, asked: list[str]) -> None:
     evaluate(trained, "knn")
     assert asked == [row.sha256 for row in read_manifest(trained.manifest_file).of_split("val")]
 

@@ -16,6 +16,7 @@ from pipeline.console import printable
 from pipeline.dataset.sources.names import LABELS_CSV, has_image_suffix, manifest_path
 from pipeline.dataset.sources.walk import Candidate, LabelledFolder, Listing, file_reason, list_files
 from pipeline.errors import SourceError
+from pipeline.files import table_text
 
 #: What people call the splits, in lower case.
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -77,7 +78,7 @@ def list_labelled(root: Path, base: str) -> Listing:
 
 def _read(table: Path) -> list[_Line]:
     found: dict[str, _Line] = {}
-    lines = csv.reader(io.StringIO(_text(table), newline=""), strict=True)
+    lines = csv.reader(io.StringIO(table_text(table, SourceError), newline=""), strict=True)
     try:
         header = [name.strip() for name in next(lines, [])]
         _check_header(header)
@@ -93,17 +94,6 @@ def _read(table: Path) -> list[_Line]:
     if not found:
         raise SourceError(f"{printable(str(table))}: names no images. Expected lines of {_FORMAT}.")
     return list(found.values())
-
-
-def _text(table: Path) -> str:
-    try:
-        return table.read_bytes().decode("utf-8-sig")  # spreadsheets put a byte order mark first
-    except UnicodeDecodeError as error:
-        raise SourceError(
-            f"{printable(str(table))}: not UTF-8 at byte {error.start}. Save it as 'CSV UTF-8'."
-        ) from None
-    except OSError as error:
-        raise SourceError(f"{printable(str(table))}: cannot be read ({error.strerror}).") from None
 
 
 def _check_header(header: list[str]) -> None:

@@ -16,6 +16,7 @@ from pipeline.console import printable
 from pipeline.dataset.corrections import Correction, read_corrections, write_corrections
 from pipeline.dataset.manifest import ImageRow, read_manifest
 from pipeline.errors import ParamsError
+from pipeline.files import table_text
 from pipeline.params import did_you_mean
 from pipeline.workspace import Workspace
 
@@ -138,7 +139,7 @@ def spelled(text: str) -> str:
 
 
 def _read(file: Path, known: _Known) -> list[_Fix]:
-    lines = csv.reader(io.StringIO(_text(file), newline=""), strict=True)
+    lines = csv.reader(io.StringIO(table_text(file, ParamsError), newline=""), strict=True)
     fixes: list[_Fix] = []
     of_image: dict[str, _Fix] = {}
     try:
@@ -161,17 +162,6 @@ def _read(file: Path, known: _Known) -> list[_Fix]:
         said = str(error) if str(error).endswith((".", "?")) else f"{error}."
         raise ParamsError(f"{printable(str(file))}, line {max(lines.line_num, 1)}: {said}") from None
     return fixes
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_bytes().decode("utf-8-sig")  # spreadsheets put a byte order mark first
-    except UnicodeDecodeError as error:
-        raise ParamsError(
-            f"{printable(str(file))}: not UTF-8 at byte {error.start}. Save it as 'CSV UTF-8'."
-        ) from None
-    except OSError as error:
-        raise ParamsError(f"{printable(str(file))}: cannot be read ({error.strerror}).") from None
 
 
 def _check_header(header: list[str]) -> None:

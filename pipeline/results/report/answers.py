@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.dataset.manifest import ImageRow
-from pipeline.errors import HeadError, ModelError
+from pipeline.errors import HeadError
 from pipeline.heads import model_folder
 from pipeline.heads.calibration import can_be_calibrated
 from pipeline.heads.factor import Factor
@@ -24,6 +24,7 @@ from pipeline.heads.model import Model, Predictions
 from pipeline.heads.out_of_fold import out_of_fold
 from pipeline.heads.recipe import FIT_ERRORS, Recipe, norm_of, one_line
 from pipeline.heads.registry import preset_of
+from pipeline.results.evaluate import require_current
 from pipeline.workspace import Workspace
 
 Codes = npt.NDArray[np.int64]
@@ -90,13 +91,7 @@ def current_model(workspace: Workspace, features: LabelledFeatures, head: str, *
         It was trained on features of another extractor.
     """
     model = model_folder.load(workspace.model_folder(head), trust=trust)
-    again = f"Run `pipeline train {head}` again."
-    model.identity.require(features.identity, f"model {head!r}", "the features in use", again)
-    if (model.rows_sha256, model.classes) != (features.digest(*model.splits), features.classes):
-        raise ModelError(
-            f"model {head!r} was trained on other images or labels than {' and '.join(model.splits)} now "
-            f"have. {again}"
-        )
+    require_current(model, head, features)
     return model
 
 

@@ -85,14 +85,6 @@ def sweep_section(workspace: Workspace, features: LabelledFeatures) -> SweepSect
 def _sweep(board: Leaderboard) -> SweepSection | None:
     if board.best is None:
         return None
-    shown: dict[tuple[str, str, str], SweepLine] = {}
-    for line in board.lines:
-        if line.accuracy is None or line.standard_error is None:
-            continue
-        setting = ", ".join(f"{name}={value:g}" for name, value in line.params.items())
-        told = (setting, f"{line.accuracy:.4f}", f"{line.standard_error:.4f}")
-        recipe = (line.estimator, line.pooling, line.normalize)
-        shown.setdefault(recipe, SweepLine(*recipe, *told))
     nested = board.nested
     return SweepSection(
         f"The best of {counted(len(board.lines), 'recipe')}, cross-validated on {board.rows} images of train "
@@ -104,7 +96,17 @@ def _sweep(board: Leaderboard) -> SweepSection | None:
             else f": nested cross-validation puts the choice at {nested['accuracy']:.2%} "
             f"± {nested['standard_error']:.2%}."
         ),
-        list(shown.values())[:_TOP],
+        [
+            SweepLine(
+                line.estimator,
+                line.pooling,
+                line.normalize,
+                line.setting,
+                f"{line.accuracy:.4f}",
+                f"{line.standard_error:.4f}",
+            )
+            for line in board.best_settings[:_TOP]
+        ],
     )
 
 
