@@ -24,6 +24,7 @@ from pipeline.heads.folds import NOT_HELD_OUT
 from pipeline.heads.gram import Gram, Measure, Precomputed, precomputed
 from pipeline.heads.linear.estimators import LinearHead, linear_head
 from pipeline.heads.linear.rows import Rows
+from pipeline.heads.linear.subspace import PlainRows
 from pipeline.heads.linear_path import fit_path, winners
 from pipeline.heads.memory import Memory
 from pipeline.heads.recipe import FIT_ERRORS, Recipe, listening, one_line
@@ -167,7 +168,7 @@ class CrossValidation:
             line.seconds = (time.perf_counter() - started) / (len(heads) * len(folds))
         return found
 
-    def _rows_of(self, folds: Sequence[Fold]) -> Iterator[tuple[Rows, Sequence[Fold]]]:
+    def _rows_of(self, folds: Sequence[Fold]) -> Iterator[tuple[Rows | PlainRows, Sequence[Fold]]]:
         """Yield what linear heads are solved on, and the folds that share it."""
         factored = len(self.y) <= _MOST_FACTORED and self._fits(folds)
         for those in [[fold] for fold in folds] if self.standardize else [folds]:
@@ -177,7 +178,7 @@ class CrossValidation:
                 factor = gram.factor if self.standardize else self.factor_of(gram)
                 yield Rows.of_factor(factor, np.float32), those
             else:
-                yield Rows.of_features(self._scaled_by(train)), those
+                yield PlainRows.of(self._scaled_by(train)), those
 
     def _from_products(
         self, heads: Sequence[Precomputed], folds: Sequence[Fold]

@@ -20,6 +20,7 @@ from pipeline.errors import HeadError
 from pipeline.heads.linear.problems import ClassWeight, Head, Objective, problems_of
 from pipeline.heads.linear.rows import Rows
 from pipeline.heads.linear.solver import minimise
+from pipeline.heads.linear.subspace import PlainRows, minimise_in_subspace
 
 Float64 = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
@@ -53,7 +54,7 @@ class PathFit:
 
 
 def fit_path(
-    rows: Rows,
+    rows: Rows | PlainRows,
     y: npt.NDArray[np.integer],
     classes: Sequence[str],
     folds: Sequence[tuple[Indices, Indices]],
@@ -68,8 +69,8 @@ def fit_path(
 
     Parameters
     ----------
-    rows : Rows
-        Of a factor, or the features themselves.
+    rows : Rows or PlainRows
+        Of a factor, or the features themselves, where they are too many to be factored.
     y : ndarray of int, shape (n_rows,)
         Positions in `classes`.
     classes : sequence of str
@@ -110,7 +111,10 @@ def fit_path(
         batch = places[start : start + at_once]
         heads = [Head(folds[fold][0], strengths[place], targets[target]) for fold, place, target in batch]
         problems = problems_of(heads, y, k, objective, class_weight)
-        solution = minimise(rows, problems, tolerance, max_iterations)
+        if isinstance(rows, PlainRows):
+            solution = minimise_in_subspace(rows, problems, tolerance, max_iterations)
+        else:
+            solution = minimise(rows, problems, tolerance, max_iterations)
         if problems.width > 1:  # the softmax sees differences only; scikit-learn's heads sum to 0
             by_class = solution.heads.reshape(len(solution.heads), len(batch), k)
             by_class -= by_class.mean(axis=2, keepdims=True)

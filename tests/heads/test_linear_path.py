@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 
 from pipeline.errors import HeadError
@@ -15,6 +14,7 @@ from pipeline.heads import linear_path
 from pipeline.heads.factor import Factor
 from pipeline.heads.linear.problems import ClassWeight, Objective
 from pipeline.heads.linear.rows import Rows
+from pipeline.heads.linear.subspace import PlainRows
 from pipeline.heads.linear_path import PathFit, fit_path, winners
 from tests.heads.linear.conftest import Codes, linear_svm, logistic, ridge, rows_like_vgg, stratified
 
@@ -37,7 +37,9 @@ def factored(X: npt.NDArray[np.floating]) -> Rows:
     return Rows.of_factor(Factor.of(X))
 
 
-def exactly(rows: Rows, y: Codes, objective: Objective, tolerance: float = 1e-10, **settings: Any) -> PathFit:
+def exactly(
+    rows: Rows | PlainRows, y: Codes, objective: Objective, tolerance: float = 1e-10, **settings: Any
+) -> PathFit:
     """Fit to convergence, whatever it takes."""
     names, folds, strengths = NAMES[: y.max() + 1], stratified(y), STRENGTHS[objective]
     settings |= {"tolerance": tolerance, "max_iterations": 20_000}
@@ -84,16 +86,13 @@ def test_fit_path__equals_scikit_learn_on_the_features(
 @pytest.mark.parametrize(
     ("rows", "tolerance", "allowed"),
     [
-        pytest.param(lambda X: Rows.of_features(X.astype(np.float64)), 1e-10, 1e-5, id="features"),
-        pytest.param(
-            lambda X: Rows.of_features(sparse.csr_array(X.astype(np.float64))), 1e-10, 1e-5, id="sparse"
-        ),
-        pytest.param(lambda X: Rows.of_features(X.astype(np.float32)), 1e-7, 2e-3, id="features in float32"),
+        pytest.param(lambda X: PlainRows.of(X.astype(np.float64)), 1e-10, 1e-5, id="features"),
+        pytest.param(lambda X: PlainRows.of(X.astype(np.float32)), 1e-7, 2e-3, id="features in float32"),
         pytest.param(lambda X: Rows.of_factor(Factor.of(X), np.float32), 1e-7, 2e-3, id="factor in float32"),
     ],
 )
 def test_fit_path__the_same_on_all_forms_of_rows(
-    rows: Callable[[Any], Rows], tolerance: float, allowed: float, objective: Objective
+    rows: Callable[[Any], Rows | PlainRows], tolerance: float, allowed: float, objective: Objective
 ) -> None:
     X, y = rows_like_vgg(48, 400, 3)
     expected = exactly(factored(X), y, objective).held_out
@@ -119,7 +118,7 @@ def test_fit_path__coefficients_give_the_scores() -> None:
 def test_fit_path__more_rows_than_columns(objective: Objective) -> None:
     X, y = rows_like_vgg(200, 30, 3)
     expected = by_scikit_learn(X, y, objective, None)
-    for rows in (factored(X), Rows.of_features(X.astype(np.float64))):
+    for rows in (factored(X), PlainRows.of(X.astype(np.float64))):
         found = exactly(rows, y, objective).held_out
         for some, wanted in zip(found, expected, strict=True):
             np.testing.assert_allclose(some, wanted, atol=1e-5 * np.abs(wanted).max())
@@ -138,10 +137,10 @@ def test_fit_path__repeated_rows_and_constant_features(objective: Objective) -> 
 
 
 @pytest.mark.parametrize("value", [0, 3.7])
-@pytest.mark.parametrize("form", [factored, Rows.of_features], ids=["factor", "features"])
+@pytest.mark.parametrize("form", [factored, PlainRows.of], ids=["factor", "features"])
 @pytest.mark.parametrize("objective", list(STRENGTHS))
 def test_fit_path__nothing_to_learn_from(
-    objective: Objective, form: Callable[[npt.NDArray[np.float64]], Rows], value: float
+    objective: Objective, form: Callable[[npt.NDArray[np.float64]], Rows | PlainRows], value: float
 ) -> None:
     X, y = np.full((40, 50), float(value)), rows_like_vgg(40, 50, 2)[1]
     fit = fit_path(form(X), y, NAMES[:2], stratified(y), [1e-3, 1.0], objective)
@@ -169,7 +168,7 @@ def test_fit_path__same_bits_again(objective: Objective) -> None:
     X, y = rows_like_vgg(48, 400, 3)
     fits = [
         fit_path(form(X.astype(np.float32)), y, NAMES[:3], stratified(y), STRENGTHS[objective], objective)
-        for form in (factored, factored, Rows.of_features, Rows.of_features)
+        for form in (factored, factored, PlainRows.of, PlainRows.of)
     ]
     for first, second in (fits[:2], fits[2:]):
         assert first.held_out.tobytes() == second.held_out.tobytes()
@@ -211,9 +210,9 @@ def test_fit_path__rows_that_no_fold_holds_out() -> None:
 @pytest.mark.parametrize(
     ("objective", "strength"), [("logistic", 1e12), ("squared-hinge", 1e9), ("squared", 1e-9)]
 )
-@pytest.mark.parametrize("form", [factored, Rows.of_features], ids=["factor", "features"])
+@pytest.mark.parametrize("form", [factored, PlainRows.of], ids=["factor", "features"])
 def test_fit_path__no_regularisation_to_speak_of(
-    form: Callable[[Any], Rows], objective: Objective, strength: float
+    form: Callable[[Any], Rows | PlainRows], objective: Objective, strength: float
 ) -> None:
     X, y = rows_like_vgg(48, 400, 3)
     with warnings.catch_warnings():

@@ -17,11 +17,12 @@ import numpy.typing as npt
 from pipeline.heads.factor import Factor, worth_factoring
 from pipeline.heads.linear.problems import ClassWeight, Objective
 from pipeline.heads.linear.rows import Rows
+from pipeline.heads.linear.subspace import PlainRows
 from pipeline.heads.linear_path import fit_path
 
 #: For one head on a factor, which costs little: to be compared with scikit-learn's own, digit for digit.
 TOLERANCE = 1e-8
-# On the features themselves, where each iteration reads them twice: a tenth of a sweep's.
+# On the features themselves, which each iteration reads twice: a tenth of a sweep's.
 _TOLERANCE_ON_FEATURES = 1e-7
 
 
@@ -153,7 +154,7 @@ def fit_estimator(
         # For one head liblinear is as fast as this solver, and needs no patience where C is large.
         learned = _liblinear(estimator, factor.matrix, y)
     else:
-        rows = Rows.of_features(X.astype(dtype, copy=False)) if factor is None else Rows.of_factor(factor)
+        rows = PlainRows.of(X.astype(dtype, copy=False)) if factor is None else Rows.of_factor(factor)
         learned = _learned(head, rows, codes, classes)
     if factor is not None:
         learned["coef_"] = factor.coefficients(learned["coef_"], X)
@@ -164,7 +165,7 @@ def fit_estimator(
 
 
 def _learned(
-    head: LinearHead, rows: Rows, codes: npt.NDArray[np.integer], classes: npt.NDArray[Any]
+    head: LinearHead, rows: Rows | PlainRows, codes: npt.NDArray[np.integer], classes: npt.NDArray[Any]
 ) -> dict[str, Any]:
     """Fit one head to all rows, and name what it learned as scikit-learn does."""
     everything = np.arange(len(codes))
@@ -176,7 +177,7 @@ def _learned(
         [head.strength],
         head.objective,
         class_weight=head.weights(classes),
-        tolerance=TOLERANCE if rows.basis is None else _TOLERANCE_ON_FEATURES,
+        tolerance=TOLERANCE if isinstance(rows, Rows) else _TOLERANCE_ON_FEATURES,
     )
     iterations = int(fit.iterations.max())
     learned = {

@@ -48,6 +48,11 @@ class Problems:
         """Columns a problem has."""
         return int(self.targets.shape[1]) // len(self.penalties)
 
+    def by_problem(self, columns: Float64) -> Float64:
+        """Sum numbers of columns, shape (columns,), over the columns that each problem has."""
+        sums: Float64 = columns.reshape(-1, self.width).sum(axis=1)
+        return sums
+
     def of(self, problems: npt.NDArray[np.intp]) -> Problems:
         """Return some of the problems."""
         if len(problems) == len(self.penalties):

@@ -7,7 +7,6 @@ no label, no fold and no loss.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +16,6 @@ from pipeline.heads.factor import Factor
 Array = npt.NDArray[np.floating]
 Float64 = npt.NDArray[np.float64]
 
-# So many leading singular vectors precondition a matrix that was not factored. On 1,000 rows of VGG16's
-# features a path takes 16 % more iterations so than with all of them, 27 % with 30, and 32 % with one.
-_LEADING = 100
-
 
 @dataclass(frozen=True)
 class Rows:
@@ -28,67 +23,35 @@ class Rows:
 
     Attributes
     ----------
-    matrix : ndarray or scipy.sparse.csr_array of float64 or float32, shape (n, r)
-        A factor's Z, or the features themselves. Iterations are done in its dtype.
-    squares : ndarray of float64, shape (m,)
-        Squared singular values that belong to `basis`.
-    ones : ndarray of float64, shape (m,)
+    matrix : ndarray of float64 or float32, shape (n, r)
+        A factor's Z, or the features seen in a subspace. Iterations are done in its dtype.
+    squares : ndarray of float64, shape (r,)
+        Squared singular values.
+    ones : ndarray of float64, shape (r,)
         The left singular vectors' inner products with the constant vector of norm 1; the sum of
-        their squares is at most 1.
-    basis : ndarray, shape (r, m), or None
+        their squares is at most 1, but for rounding.
+    axes : ndarray, shape (r, r), or None
         Right singular vectors; None where they are the coordinate axes, as for a factor.
-    tail : float
-        Mean of the squared singular values outside `basis`.
     norm : float
-        Root mean square of the rows' norms.
+        Root mean square of the norms of the rows, or of the features that they are taken from.
     """
 
-    matrix: Any
+    matrix: Array
     squares: Float64
     ones: Float64
-    basis: Array | None
-    tail: float
+    axes: Array | None
     norm: float
 
     @classmethod
     def of_factor(cls, factor: Factor, dtype: npt.DTypeLike = np.float64) -> Rows:
-        """Take the rows of Z, whose columns are orthogonal: the spectrum is known.
+        """Take the rows of Z, whose columns are orthogonal.
 
         In float32 a path takes two thirds of the time, and its tolerance is reached as well.
         """
         n = max(len(factor.eigenvectors), 1)
         ones = factor.eigenvectors.sum(axis=0) / np.sqrt(n)
         norm = float(np.sqrt(factor.eigenvalues.sum() / n))
-        return cls(factor.matrix.astype(dtype, copy=False), factor.eigenvalues, ones, None, 0.0, norm)
-
-    @classmethod
-    def of_features(cls, X: Any) -> Rows:
-        """Take features as they are.
-
-        Parameters
-        ----------
-        X : ndarray of float32 or float64, or scipy.sparse.csr_array of them, shape (n, D)
-            Not copied. Leading singular vectors are found by a randomised projection [1]_ from a
-            fixed seed.
-
-        References
-        ----------
-        .. [1] N. Halko, P. G. Martinsson, J. A. Tropp, "Finding structure with randomness",
-           SIAM Review 53 (2011), algorithm 4.4.
-        """
-        n, columns = X.shape
-        m = min(_LEADING, n, columns)
-        total = _sum_of_squares(X)
-        sample = np.random.default_rng(0).standard_normal((columns, m), X.dtype)
-        span = np.linalg.qr(X.T @ np.linalg.qr(X @ sample).Q).Q  # (D, m)
-        left, singular, right = np.linalg.svd(X @ span, full_matrices=False)
-        kept = singular > 1e-3 * singular[:1]  # directions weaker than that gain nothing
-        squares = singular[kept].astype(np.float64) ** 2
-        tail = (total - float(squares.sum())) / max(min(n, columns) - len(squares), 1)
-        # Where nothing is outside, nothing but rounding is divided by it.
-        tail = max(tail, 1e-2 * float(squares[-1:].sum()))
-        ones = left[:, kept].sum(axis=0, dtype=np.float64) / np.sqrt(n)
-        return cls(X, squares, ones, span @ right[kept].T, tail, float(np.sqrt(total / n)))
+        return cls(factor.matrix.astype(dtype, copy=False), factor.eigenvalues, ones, None, norm)
 
     def scores(self, heads: Array) -> Float64:
         """Score every row: heads of shape (r + 1, columns), the intercepts last, to (n, columns)."""
@@ -110,7 +73,7 @@ class Rows:
 
         The Hessian is taken for ``c / n * [matrix 1].T @ [matrix 1]`` plus the penalties on the
         diagonal, with c the sum over the rows of the loss's second derivatives. That is inverted
-        in closed form, within `basis` and with `tail` for all eigenvalues outside.
+        in closed form.
 
         Parameters
         ----------
@@ -119,23 +82,15 @@ class Rows:
             The first two greater than 0.
         """
         n, dtype = self.matrix.shape[0], heads.dtype
-        inside = heads[:-1] if self.basis is None else self.basis.T @ heads[:-1]  # (m, columns)
-        spread = np.outer(self.squares, curvature / n) + penalties  # (m, columns)
+        turned = heads[:-1] if self.axes is None else self.axes.T @ heads[:-1]
+        spread = np.outer(self.squares, curvature / n) + penalties  # (r, columns)
         coupling = np.outer(np.sqrt(self.squares / n) * self.ones, curvature) / spread
         # The intercept is eliminated. What that leaves of its own second derivative is summed from terms
         # of 0 or more: as a difference it would drown in rounding.
         unexplained = max(1 - float(self.ones @ self.ones), float(np.finfo(dtype).eps))
         own = curvature * (unexplained + self.ones**2 @ (penalties / spread)) + intercept_penalties
-        intercepts = (heads[-1] - np.einsum("ij,ij->j", coupling, inside)) / own
-        solved = inside / spread - coupling * intercepts
-        if self.basis is not None:
-            outside = curvature * (self.tail / n) + penalties
-            correction = (solved - inside / outside).astype(dtype)
-            solved = heads[:-1] / outside.astype(dtype) + self.basis @ correction
+        intercepts = (heads[-1] - np.einsum("ij,ij->j", coupling, turned)) / own
+        solved = turned / spread - coupling * intercepts
+        if self.axes is not None:
+            solved = self.axes @ solved.astype(dtype, copy=False)
         return np.vstack([solved, intercepts[None]]).astype(dtype, copy=False)
-
-
-def _sum_of_squares(X: Any) -> float:
-    """Squared Frobenius norm, summed in float64 with no copy of X in float64."""
-    numbers = (X if isinstance(X, np.ndarray) else X.data).reshape(-1)  # a sparse matrix's are those not 0
-    return float(np.einsum("i,i->", numbers, numbers, dtype=np.float64))
