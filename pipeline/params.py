@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from pipeline.architectures import VGG16, architecture_of
 from pipeline.errors import ParamsError
 from pipeline.typed import build
 from pipeline.typed import did_you_mean as did_you_mean
@@ -80,21 +81,23 @@ class ExtractParams:
 
     Attributes
     ----------
-    backbone : {"vgg16"}
-        The network that is pushed through once.
+    backbone : str
+        The network that images are pushed through once: ``vgg16``, or another of
+        `pipeline.architectures.ARCHITECTURES`.
     weights : str
         ``oxford``, ``IMAGENET1K_V1``, ``IMAGENET1K_FEATURES``, ``random`` (tests only), or a
-        path to a ``.pth`` or ``.safetensors`` file.
+        path to a ``.pth`` or ``.safetensors`` file. Of other networks than VGG16 ``DEFAULT`` or another
+        name of torchvision's, ``random``, or a path.
     precision : {"half", "float32", "int8"}
         Of the forward pass. ``half`` is bfloat16 or float16 where the hardware has them, and
-        whatever is better elsewhere; ``int8`` needs the extra ``openvino``.
+        whatever is better elsewhere; ``int8`` needs the extra ``openvino``, and VGG16.
     resize, image_size : int
         Pixels of the shorter side after resizing, and of the square cut from its centre.
     storage : {"float16", "float32"}
         Of the numbers in the store.
     """
 
-    backbone: Literal["vgg16"] = "vgg16"
+    backbone: str = VGG16
     weights: str = "oxford"
     precision: Literal["half", "float32", "int8"] = "half"
     resize: int = 256
@@ -102,11 +105,27 @@ class ExtractParams:
     storage: Literal["float16", "float32"] = "float16"
 
     def __post_init__(self) -> None:
+        architecture = architecture_of(self.backbone)
+        if self.backbone != VGG16:
+            self._refuse_what_is_of_vgg16()
         # 32: VGG16 halves the image five times
         if not 32 <= self.image_size <= self.resize <= 4096:
             raise ParamsError(
                 f"extract: expected 32 <= image_size <= resize <= 4096, "
                 f"found image_size {self.image_size} and resize {self.resize}."
+            )
+        architecture.check_image_size(self.image_size)
+
+    def _refuse_what_is_of_vgg16(self) -> None:
+        if self.weights == "oxford":
+            raise ParamsError(
+                f"extract.weights: oxford are weights of vgg16, and extract.backbone is {self.backbone}. Set "
+                f"extract.weights to DEFAULT (torchvision's), or to the path of a .pth or .safetensors file."
+            )
+        if self.precision == "int8":
+            raise ParamsError(
+                f"extract.precision: int8 is there for vgg16 only, and extract.backbone is {self.backbone}. "
+                f"Set extract.precision to half or float32."
             )
 
 

@@ -131,7 +131,33 @@ SHARES = "dataset.split: expected three shares from 0 to 1 that sum to 1, "
             "dataset: {split: {train: 1.2, val: -0.2, test: 0}}",
             SHARES + "found train 1.2, val -0.2, test 0.",
         ),
-        ("extract: {backbone: vgg19}", "extract.backbone: expected one of vgg16, found 'vgg19'."),
+        (
+            "extract: {backbone: vgg}",
+            "extract.backbone: expected vgg16 or another of torchvision's classifiers, such as resnet50, "
+            "convnext_tiny or vit_b_16, found 'vgg'.",
+        ),
+        ("extract: {backbone: squeezenet1_0}", "extract.backbone: squeezenet1_0 ends in a convolution"),
+        ("extract: {backbone: [vgg16]}", "extract.backbone: expected text, found ['vgg16']."),
+        (
+            "extract: {backbone: resnet50}",
+            "extract.weights: oxford are weights of vgg16, and extract.backbone is resnet50. Set "
+            "extract.weights to DEFAULT (torchvision's), or to the path of a .pth or .safetensors file.",
+        ),
+        (
+            "extract: {backbone: resnet50, weights: DEFAULT, precision: int8}",
+            "extract.precision: int8 is there for vgg16 only, and extract.backbone is resnet50. "
+            "Set extract.precision to half or float32.",
+        ),
+        (
+            "extract: {backbone: alexnet, weights: DEFAULT, image_size: 62}",
+            "extract.image_size: alexnet takes images of 63 pixels or more, found 62. "
+            "Make it larger, or set extract.backbone to another network.",
+        ),
+        (
+            "extract: {backbone: vit_b_16, weights: DEFAULT, image_size: 256}",
+            "extract.image_size: vit_b_16 takes images of 224 pixels and no others, found 256. "
+            "Set it to 224, or extract.backbone to another network.",
+        ),
         (
             "extract: {precision: [half]}",
             "extract.precision: expected one of half, float32, int8, found ['half'].",
@@ -161,7 +187,16 @@ def test_out_of_bounds(text: str, said: str) -> None:
     assert complaint(text).startswith(said)
 
 
-@pytest.mark.parametrize("text", ["image_size: 32, resize: 32", "image_size: 4096, resize: 4096"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image_size: 32, resize: 32",
+        "image_size: 4096, resize: 4096",
+        "backbone: resnet50, weights: DEFAULT, image_size: 32",
+        "backbone: alexnet, weights: DEFAULT, image_size: 63",
+        "backbone: vit_b_16, weights: DEFAULT",
+    ],
+)
 def test_bounds__are_allowed(text: str) -> None:
     parse_params(f"extract: {{{text}}}".encode())
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     "poolings",
     multiple=True,
     type=click.Choice(POOLINGS),
-    help="May be repeated.  [default: all]",
+    help="May be repeated.  [default: all that the features have positions for]",
 )
 @click.option(
     "--normalize",
@@ -99,7 +99,7 @@ def command(
         check_winner_name(workspace, save_best)
     space = Space(
         estimators=tuple(dict.fromkeys(estimators)) or ESTIMATORS,
-        poolings=cast("Any", tuple(dict.fromkeys(poolings)) or POOLINGS),
+        poolings=cast("Any", tuple(dict.fromkeys(poolings))),
         normalizations=cast("Any", tuple(dict.fromkeys(normalizations)) or NORMALIZATIONS),
         trust=trust,
     )

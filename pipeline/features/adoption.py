@@ -106,7 +106,7 @@ def take_in(workspace: Workspace, folder: Path) -> ImportReport:
 def _asked(workspace: Workspace, source: Identity) -> Identity:
     """Return what ``params.yaml`` asks for; a network of precision ``int8`` is taken from the source."""
     params = read_params(workspace.params_file).extract
-    weights = resolve_weights(params.weights, workspace.root)
+    weights = resolve_weights(params.weights, workspace.root, params.backbone)
     asked = identity_of(replace(params, precision="half"), weights)
     quantised = source.quantised_sha256 if params.precision == "int8" else ""
     return replace(asked, precision=params.precision, quantised_sha256=quantised)

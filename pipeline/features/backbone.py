@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.architectures import VGG16
 from pipeline.errors import DeviceError
 from pipeline.features.weights import Weights
 
@@ -22,7 +23,7 @@ _GPU_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 
 
 class Backbone(Protocol):
-    """VGG16 from pixels to the 25,088 numbers behind ``avgpool``.
+    """A network from pixels to the features that `pipeline.architectures` describes.
 
     Attributes
     ----------
@@ -45,9 +46,10 @@ class Backbone(Protocol):
 
         Returns
         -------
-        ndarray of float32, shape (n, 25088)
+        ndarray of float32, shape (n, dimension)
             A row depends on its own pixels only. On a CPU that holds to the last bit, whatever `n`
-            and the number of threads.
+            and the number of threads, for VGG16; other networks may round otherwise (by 2e-6 of the
+            largest feature at most, where it was tried) for another `n`.
 
         Raises
         ------
@@ -75,7 +77,7 @@ def open_backbone(
     device : {"auto", "cuda", "mps", "cpu"}
         ``auto`` takes CUDA, then MPS, then the CPU; for ``int8`` the CPU.
     backend : {"auto", "torch", "openvino"}
-        ``auto`` takes OpenVINO for ``int8``, and on x86 CPUs if it is installed.
+        ``auto`` takes OpenVINO for ``int8``, and for VGG16 on x86 CPUs if it is installed.
     quantised : Path, optional
         The network of ``int8``; needed for that.
 
@@ -86,12 +88,17 @@ def open_backbone(
     WeightsError
         The weights, or the quantised network, cannot be loaded.
     """
-    require_possible(precision, device, backend)
+    require_possible(precision, device, backend, weights.backbone)
     if precision == "int8":
         if quantised is None:
             raise ValueError("precision int8 needs a quantised network")
         backend = "openvino"
-    elif backend == "auto" and _is_openvino_fast() and _chosen(device) == "cpu":
+    elif (
+        backend == "auto"
+        and weights.backbone == VGG16
+        and is_openvino_fast()
+        and chosen_device(device) == "cpu"
+    ):
         backend = "openvino"
     if backend == "openvino":
         from pipeline.features.openvino_backbone import OpenVinoBackbone
@@ -102,14 +109,19 @@ def open_backbone(
     return TorchBackbone(weights, precision, choose_device(device))
 
 
-def require_possible(precision: str, device: str, backend: str) -> None:
+def require_possible(precision: str, device: str, backend: str, network: str) -> None:
     """Refuse what does not go together anywhere, before anything is loaded; parameters as above.
 
     Raises
     ------
     DeviceError
-        ``int8``, or OpenVINO, is asked for together with another device or backend.
+        ``int8``, or OpenVINO, is asked for together with another device or backend; or OpenVINO for another
+        network than VGG16.
     """
+    if backend == "openvino" and network != VGG16:
+        raise DeviceError(
+            f"--backend openvino: it runs vgg16 only, and extract.backbone is {network}. Leave --backend out."
+        )
     if precision == "int8":
         _refuse("extract.precision is int8, which only OpenVINO computes, on a CPU", device, backend)
     elif backend == "openvino":
@@ -126,13 +138,13 @@ def _refuse(reason: str, device: str, backend: str) -> None:
         )
 
 
-def _is_openvino_fast() -> bool:
+def is_openvino_fast() -> bool:
     """Whether OpenVINO is here, and was measured on such a CPU to be faster than torch."""
     on_x86 = platform.machine().lower() in ("x86_64", "amd64")
     return on_x86 and importlib.util.find_spec("openvino") is not None
 
 
-def _chosen(device: str) -> str:
+def chosen_device(device: str) -> str:
     """Say which device is meant by `device`, asking torch, whose import takes seconds, only if need be."""
     if device == "auto" and sys.platform == "linux" and not any(Path(file).exists() for file in _GPU_FILES):
         return "cpu"

@@ -17,7 +17,6 @@ import numpy as np
 from pipeline.console import counted, progress
 from pipeline.dataset.manifest import read_manifest
 from pipeline.errors import DamagedShard, StoreError
-from pipeline.features.identity import DIMENSION
 from pipeline.features.shard import Features
 from pipeline.features.store import SHARD_ROWS, FeatureStore, RowKey
 from pipeline.features.upkeep import set_aside, size_of
@@ -123,7 +122,7 @@ def compact(workspace: Workspace, *, dry_run: bool = False) -> CompactionReport:
         plan = _plan(store, named)
         if dry_run:
             moved = plan.rows - sum(plan.kept.values())
-            after = size_of(plan.kept) + moved * DIMENSION * np.dtype(store.identity.storage).itemsize
+            after = size_of(plan.kept) + moved * store.identity.row_bytes
         else:
             for path in {*shards, *aside} - plan.needed:
                 path.unlink()
@@ -192,7 +191,7 @@ def _merge(store: FeatureStore, plan: _Plan) -> None:
                 sought: dict[Path, dict[RowKey, list[int]]] = {}
                 for place, key in enumerate(keys):
                     sought.setdefault(pool.shard_of[key], {})[key] = [place]
-                features: Features = np.empty((len(keys), DIMENSION), store.identity.storage)
+                features: Features = np.empty((len(keys), store.identity.dimension), store.identity.storage)
                 for path, rows in sought.items():
                     store.format.copy_rows(path, rows, features)
                 written = store.add(keys, features, pool.made_with)

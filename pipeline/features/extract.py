@@ -1,8 +1,8 @@
 """Stage one: every image once through the frozen network, into the feature store.
 
 The story is `extract`: which rows are missing, decode ahead, push through, write shards,
-record the index. Nothing that the store holds is computed again, and torch is not even
-imported where nothing is missing.
+record the index. Nothing that the store holds is computed again, and where nothing is missing
+torch is not even imported, but to ask it which weights of another network than VGG16 are meant.
 """
 
 from __future__ import annotations

@@ -90,20 +90,21 @@ class Extraction:
             The network is to be quantised, and the images for it are not there.
         """
         params = read_params(workspace.params_file)
-        require_possible(params.extract.precision, execution.device, execution.backend)
+        extract = params.extract
+        require_possible(extract.precision, execution.device, execution.backend, extract.backbone)
         manifest = read_manifest(workspace.manifest_file)
-        weights = resolve_weights(params.extract.weights, workspace.root)
+        weights = resolve_weights(extract.weights, workspace.root, extract.backbone)
         root = source_root(params.dataset.source, workspace)
         quantised = None
-        if params.extract.precision == "int8":
+        if extract.precision == "int8":
             quantised = workspace.quantised_file
             if fresh or not is_store(workspace.store_folder):
                 quantised = network or quantised
-                _draw(quantised, params.extract, weights, manifest, root)
+                _draw(quantised, extract, weights, manifest, root)
             else:
-                _refuse_other_precision(workspace, params.extract, weights)
-        identity = identity_of(params.extract, weights, quantised)
-        return cls(params.extract, weights, quantised, identity, manifest, root)
+                _refuse_other_precision(workspace, extract, weights)
+        identity = identity_of(extract, weights, quantised)
+        return cls(extract, weights, quantised, identity, manifest, root)
 
     def extractor(self, execution: Execution) -> Extractor:
         """Set the network up.

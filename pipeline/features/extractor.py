@@ -124,7 +124,7 @@ class Extractor:
         ------
         done : list of ImageRow, length n
             A batch of them, in the order of `rows`; those that failed are left out.
-        features : ndarray of `ExtractParams.storage`, shape (n, 25088)
+        features : ndarray of `ExtractParams.storage`, shape (n, dimension)
             One row each.
         """
         found, files = self._located(rows, root, failures)
@@ -142,7 +142,7 @@ class Extractor:
         return decoded(files, self._params, workers=self._workers, ahead=ahead, timeout=self._timeout)
 
     def forward(self, pixels: Sequence[npt.NDArray[np.uint8]]) -> Features:
-        """Push decoded images through, in batches: `ExtractParams.storage`, shape (len(pixels), 25088)."""
+        """Push images through, in batches; of `ExtractParams.storage`, shape (len(pixels), dimension)."""
         started = time.perf_counter()
         parts = [
             # channels last in memory, channels first by shape: what the fast kernels want

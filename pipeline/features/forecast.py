@@ -12,15 +12,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-
 from pipeline.console import counted, printable, progress
 from pipeline.dataset.manifest import ImageRow
 from pipeline.errors import IdentityMismatch, MissingRows
 from pipeline.features.extract import missing_rows
 from pipeline.features.extraction import Extraction
 from pipeline.features.extractor import Execution, Failure
-from pipeline.features.identity import DIMENSION
 from pipeline.features.quantised import QUANTISED
 from pipeline.features.store import FeatureStore
 from pipeline.workspace import Workspace
@@ -103,7 +100,7 @@ def forecast(workspace: Workspace, execution: Execution, *, fresh: bool = False)
         stored=images - len(todo),
         to_compute=len(todo),
         to_remove=to_remove,
-        bytes=len(todo) * DIMENSION * np.dtype(extraction.identity.storage).itemsize,
+        bytes=len(todo) * extraction.identity.row_bytes,
         tried=tried,
         failed=[asdict(failure) for failure in failures],
         images_per_second=rate and round(rate, 2),

@@ -10,15 +10,18 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from pipeline.architectures import ARCHITECTURES, VGG16, architecture_of
 from pipeline.errors import IdentityMismatch, StoreError
 from pipeline.features.quantised import quantised_digest
 from pipeline.features.weights import Weights
 from pipeline.params import ExtractParams
 
-#: Where in the network the features are taken: ``features``, ``avgpool``, flattened.
-LAYER = "avgpool.flatten"
-#: Columns of a row: 512 channels at 7 × 7 positions.
-DIMENSION = 512 * 7 * 7
+#: Columns of a row of VGG16: 512 channels at 7 × 7 positions.
+DIMENSION = ARCHITECTURES[VGG16].dimension
+# Of a row of any network: more are not to be believed.
+_LARGEST = 1 << 16
 #: Decoder family, and the operations between a file and the network, in order.
 DECODING = "pillow, upright, RGB"
 RESIZING = "pillow bilinear, antialiased"
@@ -46,6 +49,8 @@ class Identity:
         Type of the stored numbers.
     quantised_sha256 : str
         Digest of the quantised network of precision ``int8``; empty for the others.
+    dimension : int
+        Columns of a row.
     """
 
     backbone: str
@@ -60,13 +65,19 @@ class Identity:
     precision: str
     storage: str
     quantised_sha256: str = ""
+    dimension: int = DIMENSION
+
+    @property
+    def row_bytes(self) -> int:
+        """What the features of one image take."""
+        return self.dimension * np.dtype(self.storage).itemsize
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the identity as values that JSON can hold; without what is empty."""
+        """Return the identity as values that JSON can hold; without the parts that are implied."""
         return {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in asdict(self).items()
-            if value != ""  # a store that is not quantised needs no word about it
+            if key not in _IMPLIED or value != _IMPLIED[key]
         }
 
     @classmethod
@@ -79,8 +90,14 @@ class Identity:
             `values` is not what `as_dict` returns.
         """
         names = [field.name for field in fields(cls)]
-        if not isinstance(values, dict) or sorted({"quantised_sha256": ""} | values) != sorted(names):
+        if not isinstance(values, dict) or sorted(_IMPLIED | values) != sorted(names):
             raise StoreError(f"not an extractor's identity: expected the keys {', '.join(names)}.")
+        dimension = values.get("dimension", DIMENSION)
+        if type(dimension) is not int or not 0 < dimension <= _LARGEST:
+            raise StoreError(
+                f"not an extractor's identity: expected a dimension from 1 to {_LARGEST}, "
+                f"found {dimension!r}."
+            )
         return cls(**values | {"mean": tuple(values["mean"]), "std": tuple(values["std"])})
 
     def require(self, other: Identity, mine: str, theirs: str, remedy: str) -> None:
@@ -109,6 +126,11 @@ class Identity:
             raise IdentityMismatch(f"{mine} and {theirs} differ: {'; '.join(parts)}. {remedy}")
 
 
+#: Parts that are not written down where they have these values, so that stores of earlier releases, and
+#: all that was made with them, stay what they were.
+_IMPLIED: dict[str, Any] = {"quantised_sha256": "", "dimension": DIMENSION}
+
+
 def identity_of(params: ExtractParams, weights: Weights, quantised: Path | None = None) -> Identity:
     """Return the identity of the extractor that `params` ask for.
 
@@ -126,6 +148,9 @@ def identity_of(params: ExtractParams, weights: Weights, quantised: Path | None 
     WeightsError
         The quantised network is absent or damaged.
     """
+    if weights.backbone != params.backbone:
+        raise ValueError(f"these are weights of {weights.backbone}, not of {params.backbone}")
+    architecture = architecture_of(params.backbone)
     digest = ""
     if params.precision == "int8":
         if quantised is None:
@@ -134,7 +159,7 @@ def identity_of(params: ExtractParams, weights: Weights, quantised: Path | None 
     return Identity(
         backbone=params.backbone,
         weights_sha256=weights.sha256,
-        layer=LAYER,
+        layer=architecture.layer,
         decoding=DECODING,
         resizing=RESIZING,
         resize=params.resize,
@@ -144,6 +169,7 @@ def identity_of(params: ExtractParams, weights: Weights, quantised: Path | None 
         precision=params.precision,
         storage=params.storage,
         quantised_sha256=digest,
+        dimension=architecture.dimension,
     )
 
 

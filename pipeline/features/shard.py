@@ -23,7 +23,7 @@ import numpy.typing as npt
 from pipeline.console import printable
 from pipeline.errors import DamagedShard, MissingRows, StoreError
 from pipeline.features.halves import widen
-from pipeline.features.identity import DIMENSION, Identity
+from pipeline.features.identity import Identity
 from pipeline.features.layout import SHA256_TYPE, VIEW_TYPE, Fault, Layout, RowKey
 
 #: Version of the layout of shards.
@@ -57,6 +57,7 @@ class ShardFormat:
 
     def __init__(self, identity: Identity) -> None:
         self._storage = np.dtype(identity.storage)
+        self._dimension = identity.dimension
         self._identity = json.dumps(identity.as_dict(), sort_keys=True)
         self._layouts: dict[int, dict[bytes, Layout]] = {}  # by size of the file, and skeleton
 
@@ -113,7 +114,7 @@ class ShardFormat:
             Of the shard.
         wanted : mapping of RowKey to sequence of int
             The rows of `out` to which each row goes.
-        out : ndarray of float16 or float32, shape (m, 25088)
+        out : ndarray of float16 or float32, shape (m, dimension)
             When this raises, what is in these rows is not to be used.
 
         Raises
@@ -139,7 +140,7 @@ class ShardFormat:
             The shard has gone.
         """
         try:
-            self._stream(path, {}, np.empty((0, DIMENSION), self._storage))
+            self._stream(path, {}, np.empty((0, self._dimension), self._storage))
         except Fault as fault:
             return str(fault)
         return ""
@@ -148,7 +149,7 @@ class ShardFormat:
         left = dict(wanted)
         # A row is read into its place, where one fits it, and hashed there while a core still has it at hand.
         fits = out.dtype == self._storage and out.flags.c_contiguous
-        spare: Features = np.empty(DIMENSION, self._storage)
+        spare: Features = np.empty(self._dimension, self._storage)
         with _opened(path) as file:
             layout, frame = self._frame(file)
             rows = [left.pop(key, ()) for key in layout.keys(frame)]
@@ -203,7 +204,7 @@ class ShardFormat:
                         raise _unusable(f"its {name} do not lie inside the file")
                     parts[name] = slice(offset, offset + shard[name].nbytes)
                 rows = len(shard["sha256"])
-                if shard["features"].shape != (rows, DIMENSION) or shard["view"].shape != (rows,):
+                if shard["features"].shape != (rows, self._dimension) or shard["view"].shape != (rows,):
                     raise _unusable("its datasets do not fit each other")
                 if shard.userblock_size:
                     raise _unusable("something stands before it")

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import StoreError
-from pipeline.features.identity import DIMENSION
 from pipeline.features.store import SHARD_ROWS, Features, FeatureStore, RowKey
 
 # Full shards that may wait for the disk: two, so that one slow write holds up nothing.
@@ -96,4 +95,5 @@ class ShardWriter:
         self.seconds += time.perf_counter() - started
 
     def _empty(self) -> Features:
-        return np.empty((SHARD_ROWS, DIMENSION), self._store.identity.storage)
+        identity = self._store.identity
+        return np.empty((SHARD_ROWS, identity.dimension), identity.storage)

@@ -19,7 +19,7 @@ from pipeline.console import progress
 from pipeline.errors import DamagedShard, MissingRows, StoreError
 from pipeline.features.catalogue import Catalogue
 from pipeline.features.description import is_store, read_description, remove_description, write_description
-from pipeline.features.identity import DIMENSION, Identity
+from pipeline.features.identity import Identity
 from pipeline.features.layout import RowKey
 from pipeline.features.lock import locked
 from pipeline.features.parallel import in_parallel
@@ -137,7 +137,7 @@ class FeatureStore:
         ----------
         keys : sequence of RowKey, length n
             One key a row.
-        features : ndarray of float16 or float32, shape (n, 25088)
+        features : ndarray of float16 or float32, shape (n, dimension)
             As `Identity.storage` says; finite.
         made_with : mapping of str to str
             Device and versions, recorded with the shard.
@@ -152,12 +152,13 @@ class FeatureStore:
         StoreError
             A number is not finite: nothing is written.
         """
-        if features.shape != (len(keys), DIMENSION) or features.dtype != self.identity.storage:
-            raise ValueError(f"expected {len(keys)} rows of {DIMENSION} {self.identity.storage}")
+        dimension, storage = self.identity.dimension, self.identity.storage
+        if features.shape != (len(keys), dimension) or features.dtype != storage:
+            raise ValueError(f"expected {len(keys)} rows of {dimension} {storage}")
         if not np.isfinite(features).all():
             row = int(np.flatnonzero(~np.isfinite(features).all(axis=1))[0])
             raise StoreError(
-                f"the features of image {keys[row].sha256[:12]}… do not fit {self.identity.storage}: "
+                f"the features of image {keys[row].sha256[:12]}… do not fit {storage}: "
                 f"set extract.storage to float32, or check extract.weights."
             )
         data = self.format.encode(keys, features, made_with)
@@ -176,13 +177,13 @@ class FeatureStore:
         ----------
         keys : sequence of RowKey, length n
             In any order, repeated at will.
-        out : ndarray of float16 or float32, shape (n, 25088), optional
+        out : ndarray of float16 or float32, shape (n, dimension), optional
             Where to put them, be it in memory or mapped from a file; of the type of the store, or
             a wider one. When this raises, what is in it is not to be used.
 
         Returns
         -------
-        ndarray of float16 or float32, shape (n, 25088)
+        ndarray of float16 or float32, shape (n, dimension)
             In the order of `keys`: `out`, or a new one of the type of the store.
 
         Raises
@@ -192,7 +193,7 @@ class FeatureStore:
         DamagedShard
             A shard's bytes do not hash to its name.
         """
-        shape, storage = (len(keys), DIMENSION), np.dtype(self.identity.storage)
+        shape, storage = (len(keys), self.identity.dimension), np.dtype(self.identity.storage)
         result: Features = np.empty(shape, storage) if out is None else out
         if result.shape != shape or result.dtype not in (storage, np.float32):
             raise ValueError(f"expected {storage} or wider, shape {shape}: {result.dtype}, {result.shape}")
@@ -214,7 +215,7 @@ class FeatureStore:
         ------
         places : list of int, length m
             Positions in `keys`; each comes once, in the order that is fastest to read.
-        features : ndarray, shape (m, 25088)
+        features : ndarray, shape (m, dimension)
             The first rows of `out`, written over by the next block.
         """
         for places in self._catalogue().blocks(keys, len(out)):

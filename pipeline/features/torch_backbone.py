@@ -1,6 +1,7 @@
 """The frozen network by way of torch, on every device that torch has.
 
-Owns devices and precision. VGG16 is torchvision's own definition, cut after ``avgpool``.
+Owns devices and precision. The networks are torchvision's own definitions, cut before their last layer;
+VGG16 is cut after ``avgpool``.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import torch
 import torchvision
 from torchvision.models import vgg16
 
+from pipeline.architectures import VGG16, architecture_of
 from pipeline.console import note
 from pipeline.errors import DeviceError
-from pipeline.features.identity import DIMENSION
 from pipeline.features.weights import Weights, load_weights
 
 # A CPU's caches hold the activations of a few images: 4 at once were a tenth faster than 16. CUDA
@@ -26,7 +27,7 @@ _CUDA_PIECE = 64
 
 
 class TorchBackbone:
-    """VGG16 from pixels to the 25,088 numbers behind ``avgpool``; see `Backbone`.
+    """A network of torchvision's from pixels to features; see `Backbone`.
 
     A batch that the device has no memory for is halved, and stays so for later calls. On CUDA the
     kernels, and with them the last bits of a row, may be others for another number of rows.
@@ -49,12 +50,8 @@ class TorchBackbone:
     def __init__(self, weights: Weights, precision: str, device: torch.device) -> None:
         self._device = device
         self._dtype = forward_dtype(precision, device)
-        with torch.device("meta"):  # the classifier's 124 million weights are never made
-            network = vgg16(weights=None)
-        state = {key: torch.from_numpy(value) for key, value in load_weights(weights).items()}
-        network.features.load_state_dict(state, assign=True)
-        self._network = torch.nn.Sequential(network.features, network.avgpool, torch.nn.Flatten())
-        self._network.eval().requires_grad_(False)
+        self._dimension = architecture_of(weights.backbone).dimension
+        self._network = load_network(weights)
         try:
             # channels last: a third faster here on CPU, and what tensor cores want
             self._network.to(device, self._dtype).to(memory_format=torch.channels_last)
@@ -84,7 +81,7 @@ class TorchBackbone:
         """Push images through; see `Backbone`."""
         rows = torch.from_numpy(np.require(pixels, requirements="W"))  # torch wants what it may write
         pinned = self._device.type == "cuda"
-        features = torch.empty((len(rows), DIMENSION), dtype=self._dtype, pin_memory=pinned)
+        features = torch.empty((len(rows), self._dimension), dtype=self._dtype, pin_memory=pinned)
         start = 0
         while start < len(rows):
             piece = slice(start, min(start + self._largest_piece, len(rows)))
@@ -130,6 +127,39 @@ class TorchBackbone:
             ) from error
         self._largest_piece = count // 2
         note(f"{self._device} ran out of memory with {count} images at once: going on with {count // 2}")
+
+
+def load_network(weights: Weights) -> torch.nn.Sequential:
+    """Make the frozen network, in float32 on the CPU.
+
+    Parameters
+    ----------
+    weights : Weights
+        Whose values are loaded (fetched, where they are absent).
+
+    Returns
+    -------
+    torch.nn.Sequential
+        The network of `weights` without its last layer; of VGG16 ``features``, ``avgpool``, flatten. In
+        evaluation mode, no parameter trainable. From normalised images, float32, shape
+        (n, 3, height, width), to features, float32, shape (n, dimension).
+
+    Raises
+    ------
+    WeightsError
+        The weights cannot be loaded.
+    """
+    if weights.backbone != VGG16:
+        from pipeline.features.torch_network import network_of
+
+        network = torch.nn.Sequential(network_of(weights.backbone, load_weights(weights)))
+        return network.eval().requires_grad_(False)
+    with torch.device("meta"):  # the classifier's 124 million weights are never made
+        whole = vgg16(weights=None)
+    state = {key: torch.from_numpy(value) for key, value in load_weights(weights).items()}
+    whole.features.load_state_dict(state, assign=True)
+    frozen = torch.nn.Sequential(whole.features, whole.avgpool, torch.nn.Flatten())
+    return frozen.eval().requires_grad_(False)
 
 
 def choose_device(name: str) -> torch.device:

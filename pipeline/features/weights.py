@@ -7,40 +7,24 @@ where a file has to be read whose digest is not known yet.
 from __future__ import annotations
 
 import contextlib
-import os
 import pickle
 import struct
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.console import note, printable
+from pipeline.architectures import VGG16
+from pipeline.console import printable
 from pipeline.errors import WeightsError
 from pipeline.features import oxford
+from pipeline.features.checkpoints import IMAGENET_MEAN, IMAGENET_STD, alternatives, fetch, published
 from pipeline.features.state import CONVOLUTIONS, State, digest_of, user_cache
 from pipeline.files import StatCache
 
 if TYPE_CHECKING:
     import torch
-
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-#: Checkpoint file and normalisation of torchvision's ``VGG16_Weights``.
-_TORCHVISION = {
-    "IMAGENET1K_V1": ("vgg16-397923af.pth", _IMAGENET_MEAN, _IMAGENET_STD),
-    "IMAGENET1K_FEATURES": (
-        "vgg16_features-amdegroot-88682ab5.pth",
-        (0.48235, 0.45882, 0.40784),
-        oxford.STD,
-    ),
-}
-_ALTERNATIVES = (
-    "Set extract.weights to `oxford` (from the package index), `IMAGENET1K_V1` or `IMAGENET1K_FEATURES` "
-    "(from torchvision), or the path of a .pth or .safetensors file with the keys of torchvision's vgg16."
-)
-
 
 # All that torch's reader of tensors was seen, or can be read, to raise over damaged bytes.
 _READER_ERRORS = (
@@ -63,6 +47,8 @@ class Weights:
         Normalisation of red, green and blue in [0, 1] that these weights were trained with.
     file : Path or None
         Where they are kept; None for ``random``.
+    backbone : str
+        The network that they are of.
     """
 
     name: str
@@ -70,42 +56,47 @@ class Weights:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     file: Path | None
+    backbone: str = VGG16
 
 
-def resolve_weights(name: str, root: Path) -> Weights:
+def resolve_weights(name: str, root: Path, backbone: str = VGG16) -> Weights:
     """Find out what `name` stands for, fetching nothing that is not needed for its digest.
 
     Parameters
     ----------
     name : str
-        ``oxford``, a name of torchvision's, ``random``, or a path; a relative one starts at `root`.
+        ``oxford`` (of VGG16), a name of torchvision's, ``random``, or a path; a relative one starts at
+        `root`.
     root : Path
         The workspace.
+    backbone : str, default "vgg16"
+        The network, one of `pipeline.architectures.ARCHITECTURES`.
 
     Raises
     ------
     WeightsError
         No such weights, or they cannot be fetched or read.
     """
-    if name == "oxford":
+    if name == "oxford" and backbone == VGG16:
         return Weights(name, oxford.VALUES_SHA256, oxford.MEAN, oxford.STD, oxford.weights_file())
     if name == "random":
-        return Weights(name, digest_of(_random_state()), _IMAGENET_MEAN, _IMAGENET_STD, None)
-    if name in _TORCHVISION:
-        checkpoint, mean, std = _TORCHVISION[name]
-        file = _torch_home() / "hub" / "checkpoints" / checkpoint
+        digest = digest_of(_random(backbone))
+        return Weights(name, digest, IMAGENET_MEAN, IMAGENET_STD, None, backbone)
+    if checkpoint := published(backbone, name):
+        file = checkpoint.file
         if not file.is_file():
-            _download_with_torchvision(name)
-        return Weights(name, _known_digest(file), mean, std, file)
+            fetch(backbone, name)
+        digest = _known_digest(file, backbone)
+        return Weights(name, digest, checkpoint.mean, checkpoint.std, file, backbone)
     try:
         file = root / Path(name).expanduser()
     except RuntimeError:
-        raise WeightsError(f"extract.weights: {printable(name)}: no such user. {_ALTERNATIVES}") from None
+        raise _unfit(f"{printable(name)}: no such user", backbone) from None
     if file.suffix not in {".pth", ".pt", ".safetensors"}:
-        raise WeightsError(f"extract.weights: {name!r} is unknown. {_ALTERNATIVES}")
+        raise _unfit(f"{name!r} is unknown", backbone)
     if not file.is_file():
-        raise WeightsError(f"extract.weights: {printable(str(file))} does not exist. {_ALTERNATIVES}")
-    return Weights(name, _known_digest(file), _IMAGENET_MEAN, _IMAGENET_STD, file)
+        raise _unfit(f"{printable(str(file))} does not exist", backbone)
+    return Weights(name, _known_digest(file, backbone), IMAGENET_MEAN, IMAGENET_STD, file, backbone)
 
 
 def load_weights(weights: Weights) -> State:
@@ -114,8 +105,9 @@ def load_weights(weights: Weights) -> State:
     Returns
     -------
     dict of str to ndarray
-        float32; ``{index}.weight`` of shape (out, in, 3, 3) and ``{index}.bias`` of shape (out,),
-        keys as in ``torchvision.models.vgg16().features``. Inputs are RGB.
+        float32. Of VGG16: ``{index}.weight`` of shape (out, in, 3, 3) and ``{index}.bias`` of shape (out,),
+        keys as in ``torchvision.models.vgg16().features``. Of the others all values but those of the last
+        layer, keys as in torchvision's network. Inputs are RGB.
 
     Raises
     ------
@@ -123,17 +115,29 @@ def load_weights(weights: Weights) -> State:
         They cannot be fetched, or are not what their digest says.
     """
     if weights.file is None:
-        return _random_state()
+        return _random(weights.backbone)
     if weights.name == "oxford":
         return oxford.load(weights.file)
-    state = _read(weights.file)
+    state = _read(weights.file, weights.backbone)
     if digest_of(state) != weights.sha256:
         raise WeightsError(f"{printable(str(weights.file))}: changed while it was being used. Run again.")
     return state
 
 
+def _unfit(what: str, backbone: str) -> WeightsError:
+    return WeightsError(f"extract.weights: {what}. {alternatives(backbone)}")
+
+
+def _random(backbone: str) -> State:
+    if backbone == VGG16:
+        return _random_state()
+    from pipeline.features.torch_network import random_state
+
+    return random_state(backbone)
+
+
 def _random_state() -> State:
-    """Return He-normal weights of a fixed seed, for tests: made without torch, the same everywhere."""
+    """Return He-normal weights of VGG16, for tests: made without torch, the same everywhere."""
     generator = np.random.default_rng(0)
     state: State = {}
     for index, inputs, outputs in CONVOLUTIONS:
@@ -143,46 +147,70 @@ def _random_state() -> State:
     return state
 
 
-def _torch_home() -> Path:
-    """Torch's own rule for its cache folder, applied without importing torch."""
-    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return Path(os.environ.get("TORCH_HOME", str(Path(cache) / "torch"))).expanduser()
-
-
-def _download_with_torchvision(name: str) -> None:
-    from torchvision.models import VGG16_Weights
-
-    note(f"fetching torchvision's VGG16 weights {name} into {printable(str(_torch_home()))}")
-    try:
-        VGG16_Weights[name].get_state_dict(progress=False, check_hash=True)
-    # URLError is an OSError; a wrong hash is a RuntimeError
-    except (OSError, HTTPException, RuntimeError) as error:
-        raise WeightsError(
-            f"extract.weights: {name} is not in {printable(str(_torch_home()))} and cannot be downloaded "
-            f"({printable(str(error))}). {_ALTERNATIVES}"
-        ) from error
-
-
-def _known_digest(file: Path) -> str:
+def _known_digest(file: Path, backbone: str) -> str:
     """Digest of a file's weights, read only if the file is new or has changed."""
     seen = StatCache(user_cache() / "weights-seen.json")
     status = file.stat()
-    digest = seen.recall(str(file.resolve()), status)
+    name = str(file.resolve()) if backbone == VGG16 else f"{file.resolve()} as {backbone}"
+    digest = seen.recall(name, status)
     if not isinstance(digest, str):
-        digest = digest_of(_read(file))
-        seen.remember(str(file.resolve()), status, digest)
+        digest = digest_of(_read(file, backbone))
+        seen.remember(name, status, digest)
         with contextlib.suppress(OSError):  # where it cannot be remembered, it is taken again
             seen.save()
     return digest
 
 
-def _read(file: Path) -> State:
-    """Read a checkpoint, keeping the convolutions of ``features`` only."""
+def _read(file: Path, backbone: str) -> State:
+    """Read a checkpoint, keeping what comes before the last layer; of VGG16 the convolutions."""
+    import torch
+
+    tensors = _tensors(file)
+    foreign: list[str] = []
+    if backbone == VGG16:
+        shapes, prefix, expected = _shapes(), "features.", "vgg16, or of its features"
+    else:
+        from pipeline.features.torch_network import is_left_out, present_name, shapes_of
+
+        shapes, prefix, expected = shapes_of(backbone), "", backbone
+        tensors = {present_name(key): tensor for key, tensor in tensors.items() if isinstance(key, str)}
+        # resnet34 has all that resnet18 has, and more
+        foreign = [key for key in tensors if key not in shapes and not is_left_out(backbone, key)]
+    shown = printable(str(file))
+    state: State = {}
+    for key, shape in shapes.items():
+        name = prefix + key
+        tensor = tensors.get(name, tensors.get(key))
+        if not isinstance(tensor, torch.Tensor) or tensor.shape != shape or not _is_plain(tensor):
+            raise WeightsError(
+                f"extract.weights: {shown} lacks a float tensor {name} of shape {shape}: "
+                f"expected the keys of torchvision's {expected}."
+            )
+        state[key] = tensor.detach().to(torch.float32).contiguous().numpy()
+        if not np.isfinite(state[key]).all():
+            raise WeightsError(f"extract.weights: {shown}: {name} holds numbers that are not finite.")
+    if foreign:
+        raise WeightsError(
+            f"extract.weights: {shown} holds {printable(foreign[0])}, which torchvision's {backbone} has "
+            f"not. Set extract.backbone to the network that the file is of."
+        )
+    return state
+
+
+def _shapes() -> dict[str, tuple[int, ...]]:
+    """Shapes of VGG16's convolutions, by their names in ``features``."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for index, inputs, outputs in CONVOLUTIONS:
+        shapes[f"{index}.weight"], shapes[f"{index}.bias"] = (outputs, inputs, 3, 3), (outputs,)
+    return shapes
+
+
+def _tensors(file: Path) -> dict[Any, Any]:
+    """Read a file that may hold tensors, and nothing that runs; empty if it holds no names."""
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    shown = printable(str(file))
     try:
         if file.suffix == ".safetensors":
             tensors: Any = load_file(file)
@@ -190,25 +218,10 @@ def _read(file: Path) -> State:
             tensors = torch.load(file, map_location="cpu", weights_only=True)
     except (*_READER_ERRORS, SafetensorError) as error:
         raise WeightsError(
-            f"extract.weights: {shown} cannot be read as plain tensors ({type(error).__name__}). "
-            f"Save a state dict: torch.save(network.state_dict(), ...)."
+            f"extract.weights: {printable(str(file))} cannot be read as plain tensors "
+            f"({type(error).__name__}). Save a state dict: torch.save(network.state_dict(), ...)."
         ) from error
-    state: State = {}
-    for index, inputs, outputs in CONVOLUTIONS:
-        for part, shape in (("weight", (outputs, inputs, 3, 3)), ("bias", (outputs,))):
-            key = f"{index}.{part}"
-            tensor = tensors.get(f"features.{key}", tensors.get(key)) if isinstance(tensors, dict) else None
-            if not isinstance(tensor, torch.Tensor) or tensor.shape != shape or not _is_plain(tensor):
-                raise WeightsError(
-                    f"extract.weights: {shown} lacks a float tensor features.{key} of shape {shape}: "
-                    f"expected the keys of torchvision's vgg16, or of its features."
-                )
-            state[key] = tensor.detach().to(torch.float32).contiguous().numpy()
-            if not np.isfinite(state[key]).all():
-                raise WeightsError(
-                    f"extract.weights: {shown}: features.{key} holds numbers that are not finite."
-                )
-    return state
+    return tensors if isinstance(tensors, dict) else {}
 
 
 def _is_plain(tensor: torch.Tensor) -> bool:

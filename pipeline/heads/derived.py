@@ -6,22 +6,28 @@ that is learned from other rows, the training rows, is a `Standardization`. It t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import ModelError
+from pipeline.errors import HeadError, ModelError
 from pipeline.features.identity import DIMENSION
 from pipeline.params import Normalize, Pooling
 
 Rows = npt.NDArray[np.float32]
 
-#: Channels of VGG16's last layer; each has 7 × 7 = 49 neighbouring columns of a stored row.
+#: Channels of VGG16's last layer; each has 7 × 7 = 49 neighbouring columns of a stored row. The features of
+#: other networks have no positions.
 CHANNELS = 512
 # Rows worked on at once: their copies in float64, 3 MB, stay near the processor.
 _BLOCK = 16
+
+
+def has_positions(dimension: int) -> bool:
+    """Say whether stored rows of so many columns have positions to pool over: VGG16's have."""
+    return dimension == DIMENSION
 
 
 @dataclass(frozen=True)
@@ -51,18 +57,32 @@ class Derivation:
         """Whether rows stay as they are stored, but for their type."""
         return self.pooling == "none" and self.normalize in ("none", "standardize")
 
-    @property
-    def columns(self) -> int:
-        """Columns of a derived row."""
-        return DIMENSION if self.pooling == "none" else CHANNELS
+    def columns(self, dimension: int) -> int:
+        """Return the columns of a derived row, where stored rows have `dimension`.
+
+        Raises
+        ------
+        HeadError
+            There are no positions to pool over.
+        """
+        if self.pooling != "none" and not has_positions(dimension):
+            raise HeadError(
+                f"pooling {self.pooling}: the {dimension} features of an image have no positions to pool "
+                f"over; only vgg16's have. Set pooling to none."
+            )
+        return dimension if self.pooling == "none" else CHANNELS
+
+    def fitting(self, dimension: int) -> Derivation:
+        """Return this derivation, or the same without pooling where features have no positions."""
+        return self if has_positions(dimension) else replace(self, pooling="none")
 
     def rows(self, features: npt.NDArray[np.floating[Any]], out: Rows | None = None) -> Rows:
         """Derive rows, each on its own.
 
         Parameters
         ----------
-        features : ndarray of float16 or float32, shape (n, 25088)
-            As stored: channel after channel. Without pooling any width will do.
+        features : ndarray of float16 or float32, shape (n, dimension)
+            As stored. With pooling 25,088 columns, channel after channel; without, any width will do.
         out : ndarray of float32, shape (n, columns), optional
             Where to put them.
 

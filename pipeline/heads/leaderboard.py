@@ -83,7 +83,7 @@ class Line:
         """What decides among equals: fewer columns, then the order of what is tried."""
         known = list(PRESETS)
         return (
-            Derivation(self.pooling, self.normalize).columns,
+            self.pooling == "none",
             known.index(self.estimator) if self.estimator in known else len(known),
             self.estimator,
             POOLINGS.index(self.pooling),

@@ -21,7 +21,7 @@ from pipeline.console import printable
 from pipeline.dataset.manifest import ImageRow, Manifest, read_manifest
 from pipeline.dataset.splits import units
 from pipeline.errors import HeadError, MissingRows
-from pipeline.features.identity import DIMENSION, Identity
+from pipeline.features.identity import Identity
 from pipeline.features.index import current_index
 from pipeline.features.store import FeatureStore, RowKey
 from pipeline.heads.derived import Derivation
@@ -175,7 +175,7 @@ class LabelledFeatures:
         Raises
         ------
         HeadError
-            A feature is not finite, or a label has no training image.
+            A feature is not finite, a label has no training image, or there are no positions to pool over.
         MissingRows, DamagedShard
             The store cannot give every row.
         """
@@ -183,10 +183,10 @@ class LabelledFeatures:
         self._require_stored(rows)
         keys = rows.keys
         if derivation is None:
-            X = self.memory.empty((len(keys), DIMENSION), self.identity.storage)
+            X = self.memory.empty((len(keys), self.identity.dimension), self.identity.storage)
             self.store.read(keys, out=X)
         else:
-            X = self.memory.empty((len(keys), derivation.columns), np.float32)
+            X = self.memory.empty((len(keys), derivation.columns(self.identity.dimension)), np.float32)
             self._derive(keys, derivation, X)
         _require_finite(X, rows.images)
         return FeatureMatrix(rows.y, rows.classes, rows.images, X)
@@ -223,12 +223,12 @@ class LabelledFeatures:
 
     def _derive(self, keys: Sequence[RowKey], derivation: Derivation, X: npt.NDArray[np.float32]) -> None:
         """Fill `X`, with no second matrix of full width beside it."""
-        if derivation.columns == DIMENSION:
+        if derivation.pooling == "none":
             self.store.read(keys, out=X)
             if not derivation.is_raw:
                 derivation.rows(X, out=X)
             return
-        buffer = np.empty((min(_BLOCK, len(keys)), DIMENSION), np.float32)
+        buffer = np.empty((min(_BLOCK, len(keys)), self.identity.dimension), np.float32)
         for places, block in self.store.blocks(keys, buffer):
             X[places] = derivation.rows(block)
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ModelError
-from pipeline.features.identity import DIMENSION, Identity
+from pipeline.features.identity import Identity
 from pipeline.heads.calibration import Calibration, scores
 from pipeline.heads.derived import Derivation, Rows, Standardization
 from pipeline.params import Split
@@ -169,7 +169,7 @@ class Model:
 
         Parameters
         ----------
-        features : ndarray of float16 or float32, shape (n, 25088)
+        features : ndarray of float16 or float32, shape (n, dimension)
             Of this model's extractor, as they are stored.
 
         Returns
@@ -182,7 +182,8 @@ class Model:
         ModelError
             The number of columns is not that of the training rows.
         """
-        expected = int(self.head.n_features_in_) if self.derivation.pooling == "none" else DIMENSION
+        pooled = self.derivation.pooling != "none"
+        expected = self.identity.dimension if pooled else int(self.head.n_features_in_)
         if features.ndim != 2 or features.shape[1] != expected:
             raise ModelError(
                 f"model {self.name!r} expects rows of {expected} features, found {features.shape[1:]}."

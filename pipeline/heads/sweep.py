@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.console import counted, note, progress
 from pipeline.heads.cross_validation import Codes, CrossValidation, Fold, HeldOut, Indices
-from pipeline.heads.derived import Derivation
+from pipeline.heads.derived import Derivation, has_positions
 from pipeline.heads.factor import Factor, load_or_make, worth_factoring
 from pipeline.heads.folds import FOLDS, fold_of_rows
 from pipeline.heads.gram import Gram
@@ -41,27 +41,38 @@ class Space:
     estimators : tuple of str
         Short names, or dotted paths of classes.
     poolings, normalizations : tuple of str
-        See `Derivation`.
+        See `Derivation`. With no pooling named, all that the features have positions for.
     trust : bool
         Whether estimators outside scikit-learn may be imported.
     """
 
     estimators: tuple[str, ...] = ESTIMATORS
-    poolings: tuple[Pooling, ...] = POOLINGS
+    poolings: tuple[Pooling, ...] = ()
     normalizations: tuple[Normalize, ...] = NORMALIZATIONS
     trust: bool = False
 
-    @property
-    def derivations(self) -> list[Derivation]:
-        """All of them, those with fewer columns first: they are quick, and often as good."""
-        found = [Derivation(pooling, normal) for pooling in self.poolings for normal in self.normalizations]
-        return sorted(found, key=lambda derivation: derivation.columns)
+    def derivations(self, dimension: int) -> list[Derivation]:
+        """Return all of them, those with fewer columns first: they are quick, and often as good.
+
+        Parameters
+        ----------
+        dimension : int
+            Columns of a stored row.
+
+        Raises
+        ------
+        HeadError
+            A pooling is named, and there are no positions to pool over.
+        """
+        poolings = self.poolings or (POOLINGS if has_positions(dimension) else ("none",))
+        found = [Derivation(pooling, normal) for pooling in poolings for normal in self.normalizations]
+        return sorted(found, key=lambda derivation: derivation.columns(dimension))
 
     def holds(self, line: Line) -> bool:
         """Say whether a line is one of those that are tried."""
         return (
             line.estimator in self.estimators
-            and line.pooling in self.poolings
+            and (line.pooling in self.poolings or not self.poolings)
             and line.normalize in self.normalizations
         )
 
@@ -114,7 +125,8 @@ def sweep(
     Raises
     ------
     HeadError
-        An estimator does not exist, or there are too few images for so many folds.
+        An estimator does not exist, there are too few images for so many folds, or features have no
+        positions to pool over.
     MissingRows, IdentityMismatch
         The features are not those of the manifest, or of what ``params.yaml`` asks for.
     """
@@ -131,7 +143,7 @@ def sweep(
     board.majority = rounded(np.bincount(rows.y).max() / len(rows.y))
     todo = {
         derivation: [each for each in space.estimators if not board.has(each, derivation, nested=nested)]
-        for derivation in space.derivations
+        for derivation in space.derivations(features.identity.dimension)
     }
     todo = {derivation: estimators for derivation, estimators in todo.items() if estimators}
     if not todo:
@@ -232,7 +244,7 @@ def _factors(
     workspace: Workspace, features: LabelledFeatures, rows: LabelledRows, derivation: Derivation
 ) -> Callable[[Gram], Factor]:
     """Return what gives the factor of all rows: kept where it took long, for the winner's training."""
-    if not worth_factoring(len(rows.y), derivation.columns):
+    if not worth_factoring(len(rows.y), derivation.columns(features.identity.dimension)):
         return lambda gram: gram.factor
     key = factor_key(features.identity, rows.digest, derivation)
     return lambda gram: load_or_make(workspace.factors_folder, key, lambda: gram.factor)

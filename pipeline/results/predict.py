@@ -23,7 +23,7 @@ from pipeline.dataset.sources.names import has_image_suffix
 from pipeline.dataset.sources.walk import LabelledFolder, list_files
 from pipeline.errors import IdentityMismatch, MissingRows, SourceError, SourceMissing
 from pipeline.features.extractor import Execution, Extractor, chunks
-from pipeline.features.identity import DIMENSION, Identity, identity_of
+from pipeline.features.identity import Identity, identity_of
 from pipeline.features.quantised import QUANTISED
 from pipeline.features.store import Features, FeatureStore, RowKey
 from pipeline.features.weights import resolve_weights
@@ -101,7 +101,7 @@ def predict(
     folder = Path(model) if "/" in model else workspace.model_folder(model)
     head = model_folder.load(folder, trust=trust)
     params = read_params(workspace.params_file)
-    weights = resolve_weights(params.extract.weights, workspace.root)
+    weights = resolve_weights(params.extract.weights, workspace.root, params.extract.backbone)
     quantised = workspace.quantised_file
     if QUANTISED in head.extras:  # the model brings its own
         quantised = folder / QUANTISED
@@ -138,7 +138,7 @@ class _FeatureSource:
 
     def __init__(self, workspace: Workspace, identity: Identity, extractor: Callable[[], Extractor]) -> None:
         self._new_extractor = extractor
-        self._storage = identity.storage
+        self._identity = identity
         self._store: FeatureStore | None = None
         # Without a store of this identity everything is computed, and comes out the same.
         with contextlib.suppress(MissingRows, IdentityMismatch):
@@ -164,7 +164,7 @@ class _FeatureSource:
                 known[number] = RowKey(verdict.sha256)
             else:
                 unknown.append(number)
-        X = np.zeros((len(files), DIMENSION), self._storage)
+        X = np.zeros((len(files), self._identity.dimension), self._identity.storage)
         if known and self._store:
             X[list(known)] = self._store.read(list(known.values()))
         advance(len(known) + len(errors))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from pipeline.errors import IdentityMismatch, StoreError, WeightsError
 from pipeline.features.identity import DIMENSION, Identity, identity_of
 from pipeline.features.quantised import quantised_digest
-from pipeline.features.weights import Weights
+from pipeline.features.weights import Weights, resolve_weights
 from pipeline.params import ExtractParams
 from tests.features.networks import needs_openvino
 
@@ -27,6 +28,7 @@ OTHER: dict[str, Any] = {
     "precision": "float32",
     "storage": "float32",
     "quantised_sha256": "12" * 32,
+    "dimension": 4096,
 }
 
 
@@ -108,3 +110,44 @@ def test_identity_of__the_name_of_the_weights_is_no_part_of_it() -> None:
 
 def test_dimension__is_the_one_of_the_issue() -> None:
     assert DIMENSION == 25_088
+
+
+# --- other networks
+
+
+#: The committed index of this repository, to the byte: what stores, models and dvc.lock hang on.
+VGG16_AS_JSON = (
+    '{"backbone": "vgg16", '
+    '"weights_sha256": "19ec0639c8e25db5cfffa5c5e655f01aadfd25971a10bc8d801f8dc74ee258fd", '
+    '"layer": "avgpool.flatten", "decoding": "pillow, upright, RGB", '
+    '"resizing": "pillow bilinear, antialiased", "resize": 256, "image_size": 224, '
+    '"mean": [0.4850196078431373, 0.457956862745098, 0.4076039215686274], '
+    '"std": [0.00392156862745098, 0.00392156862745098, 0.00392156862745098], '
+    '"precision": "half", "storage": "float16"}'
+)
+
+
+def test_as_dict__of_vgg16_is_what_it_was_to_the_byte() -> None:
+    found = identity_of(ExtractParams(), resolve_weights("oxford", Path()))
+    assert json.dumps(found.as_dict()) == VGG16_AS_JSON
+    assert Identity.from_dict(json.loads(VGG16_AS_JSON)) == found
+    assert found.row_bytes == 50_176
+
+
+def test_identity_of__another_network() -> None:
+    params = ExtractParams(backbone="resnet50", weights="w.pth", storage="float32")
+    weights = Weights("w.pth", "ef" * 32, (0.0,) * 3, (1.0,) * 3, None, "resnet50")
+    found = identity_of(params, weights)
+    assert (found.backbone, found.layer, found.dimension) == ("resnet50", "input of fc", 2048)
+    assert found.row_bytes == 8192
+    assert found.as_dict()["dimension"] == 2048
+    assert Identity.from_dict(json.loads(json.dumps(found.as_dict()))) == found
+    with pytest.raises(ValueError, match="these are weights of resnet50, not of vgg16"):
+        identity_of(ExtractParams(), weights)
+
+
+@pytest.mark.parametrize("dimension", [0, -1, 10**9, 2048.0, "2048", True, None, [2048]])
+def test_from_dict__a_dimension_not_to_be_believed(identity: Identity, dimension: Any) -> None:
+    said = f"expected a dimension from 1 to 65536, found {dimension!r}"
+    with pytest.raises(StoreError, match=re.escape(said)):
+        Identity.from_dict(identity.as_dict() | {"dimension": dimension})

@@ -41,7 +41,7 @@ def test_rows__equal_torch_and_scikit_learn(derivation: Derivation, storage: Any
     stored = (STORED[:20].astype(storage) - 3).astype(storage)  # negative ones too
     rows = derivation.rows(stored)
     assert rows.dtype == np.float32
-    assert rows.shape == (20, derivation.columns)
+    assert rows.shape == (20, derivation.columns(25088))
     np.testing.assert_allclose(rows, reference(stored, derivation), rtol=2e-6, atol=1e-6)
 
 

@@ -61,7 +61,7 @@ def test_matrix__derived_rows_are_those_of_the_stored_ones(
     expected = derivation.rows(features.matrix("train").X)
     found = features.matrix("train", derivation=derivation).X
     assert found.dtype == np.float32
-    assert found.shape == (36, derivation.columns)
+    assert found.shape == (36, derivation.columns(DIMENSION))
     assert found.tobytes() == expected.tobytes()
 
 

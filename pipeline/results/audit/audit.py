@@ -55,7 +55,7 @@ def audit(workspace: Workspace, *, include_test: bool = False, skip_labels: bool
     features = LabelledFeatures.open(workspace)
     corrections = read_corrections(workspace.corrections_file)
     _warn_of_pending(features.manifest.rows, corrections, workspace)
-    rows = features.matrix(*SPLITS, derivation=POOLED)
+    rows = features.matrix(*SPLITS, derivation=POOLED.fitting(features.identity.dimension))
     labels = None
     if not skip_labels:
         labels = label_findings(

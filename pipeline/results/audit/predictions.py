@@ -27,7 +27,8 @@ from pipeline.params import SPLITS
 Codes = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-#: Largest values of channels: the best that wrong labels of photographs were found with.
+#: Largest values of channels: the best that wrong labels of photographs were found with. Features without
+#: positions are one number a channel as they are.
 POOLED = Derivation("max", "l2")
 # Drawings and the like, in which it matters where something is, need all positions. Of 5 % wrong labels of
 # digits these found as many as the pooled features did, and listed a third of the good labels.
@@ -108,7 +109,7 @@ def predicted(
     ----------
     features : LabelledFeatures
     pooled : FeatureMatrix
-        All splits, by `POOLED`.
+        All splits, by `POOLED`, as it fits the features.
     factors : Path
         Folder of cached factors.
     include_test : bool
@@ -136,8 +137,10 @@ def _views(
     features: LabelledFeatures, pooled: FeatureMatrix, factors: Path
 ) -> Iterator[tuple[Derivation, FeatureMatrix]]:
     """Yield what heads may learn from: all features only of rows that are few enough for a factor."""
-    yield POOLED, pooled
-    if worth_factoring(len(pooled.y), _WHOLE.columns):
+    dimension = features.identity.dimension
+    first = POOLED.fitting(dimension)
+    yield first, pooled
+    if first != _WHOLE and worth_factoring(len(pooled.y), _WHOLE.columns(dimension)):
         # no label is in it, so that test rows may be, and so that it outlasts corrections of labels
         key = factor_key(features.identity, digest_of_rows(pooled.keys, [""] * len(pooled.y)), _WHOLE)
         factor = load_or_make(factors, key, lambda: Factor.of(features.matrix(*SPLITS, derivation=_WHOLE).X))

@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from pipeline.console import counted, printable
 from pipeline.heads.calibration import expected_calibration_error
-from pipeline.heads.derived import CHANNELS
 from pipeline.heads.model_folder import HISTORY
 from pipeline.results.report import charts
 from pipeline.results.report.answers import Answers
@@ -151,6 +150,7 @@ def map_figure(
     answers: Answers,
     places: npt.NDArray[np.float64],
     shares: tuple[float, float],
+    columns: int,
     with_picture: Sequence[int],
 ) -> Figure:
     """Show where features put images.
@@ -162,6 +162,8 @@ def map_figure(
         Of the images of `answers`.
     shares : tuple of float
         See `principal_components`.
+    columns : int
+        Of the rows that were projected.
     with_picture : sequence of int
         Images of which the page has a thumbnail.
     """
@@ -171,9 +173,9 @@ def map_figure(
     return Figure(
         "map",
         "Principal components",
-        f"{len(drawn)} images of train and val where their features put them (channel means of length 1, the "
-        f"first two principal components); point at one to see it. Classes that overlap here may still be "
-        f"told apart in the other {CHANNELS - 2} directions.",
+        f"{len(drawn)} images of train and val where their features put them (the first two principal "
+        f"components, of rows of length 1); point at one to see it. Classes that overlap here may still be "
+        f"told apart in the other {columns - 2} directions.",
         f"Map of {len(drawn)} images by the first two principal components of their features.",
         charts.map_chart(
             [answers.images[place] for place in drawn],

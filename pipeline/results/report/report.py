@@ -13,6 +13,7 @@ import numpy as np
 from pipeline.dataset.sources.source import source_root
 from pipeline.files import write_atomically
 from pipeline.heads.matrix import LabelledFeatures
+from pipeline.results.dvc_plots import keep_plots_offline
 from pipeline.results.metrics import score
 from pipeline.results.report import feature_map, figures
 from pipeline.results.report.answers import Answers, answers_of, current_model, recipe_of
@@ -122,15 +123,17 @@ def report(
         "params": workspace.params_file.read_text("utf-8"),
     }
     path = output or workspace.report_file
-    page = render(values, {each.name: each.chart for each in (*drawn, overview)}, chart_library())
-    write_atomically(path, page)
+    library = chart_library()
+    write_atomically(path, render(values, {each.name: each.chart for each in (*drawn, overview)}, library))
+    keep_plots_offline(workspace, library)
     return path
 
 
 def _map(features: LabelledFeatures, answers: Answers, with_picture: list[int]) -> Figure:
     """Draw the images of `answers` where their features put them."""
-    pooled = features.matrix("train", "val", derivation=feature_map.DERIVATION)
+    derivation = feature_map.DERIVATION.fitting(features.identity.dimension)
+    pooled = features.matrix("train", "val", derivation=derivation)
     places, shares = feature_map.principal_components(pooled.X)
     place_of = {path: place for place, path in enumerate(pooled.paths)}
     mine = np.array([place_of[image.path] for image in answers.images])
-    return figures.map_figure(answers, places[mine], shares, with_picture)
+    return figures.map_figure(answers, places[mine], shares, pooled.X.shape[1], with_picture)
