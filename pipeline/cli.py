@@ -31,9 +31,12 @@ COMMANDS = (
     "sweep",
     "audit",
     "report",
+    "show",
     "predict",
+    "export",
     "store",
     "summary",
+    "doctor",
 )
 
 _REMEDIES = {
@@ -63,7 +66,7 @@ class Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command that is meant, or name the nearest one."""
-        if args[0] not in COMMANDS and not args[0].startswith("-"):
+        if args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
             hint = self._subcommand(ctx, args[0]) or did_you_mean(args[0], COMMANDS)
             ctx.fail(f"No such command {args[0]!r}.{hint or ' `pipeline --help` lists them.'}")
         return super().resolve_command(ctx, args)

@@ -16,15 +16,21 @@ FILES = {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_bytes()) for 
 #: Modules that import torch at their top, and are themselves imported only where it is needed.
 NEED_TORCH = {
     "features/torch_backbone.py",
+    "features/torch_network.py",
+    "features/transformer.py",
     "heads/torch_device.py",
     "heads/torch_head.py",
     "heads/torch_rows.py",
     "heads/torch_solvers.py",
+    "results/export/classifier.py",
+    "results/export/forms.py",
+    "results/export/onnx_file.py",
+    "results/export/torch_file.py",
     "results/summary.py",
 }
 
 #: In the order in which data flows; imports run one way with it.
-ROOMS = ("dataset", "features", "heads", "results", "commands", "cli")
+ROOMS = ("dataset", "features", "heads", "results", "commands", "cli", "__init__")
 
 
 def room_of(name: str) -> str:
@@ -71,12 +77,21 @@ def test_imports_run_one_way(name: str) -> None:
         if here == there == "commands":
             assert module in {
                 "pipeline.commands",
-                *(f"pipeline.commands.{shared}" for shared in ("DEVICES", "workspace_of")),
+                *(
+                    f"pipeline.commands.{shared}"
+                    for shared in (
+                        "DEVICES",
+                        "complete_file",
+                        "complete_head",
+                        "complete_model",
+                        "workspace_of",
+                    )
+                ),
             }
 
 
-def test_only_the_shard_opens_hdf5() -> None:
-    assert files_that_import("h5py") == {"features/shard.py"}
+def test_only_the_shard_and_the_plain_copy_open_hdf5() -> None:
+    assert files_that_import("h5py") == {"features/shard.py", "results/export/features_file.py"}
 
 
 def test_heads_see_no_image() -> None:
@@ -98,6 +113,7 @@ def test_only_the_command_line_knows_click() -> None:
 def test_heavy_imports_wait_until_they_are_needed(name: str) -> None:
     """`pipeline --help` and the scikit-learn heads start without them."""
     heavy = {"torch", "torchvision", "sklearn", "scipy", "skops", "rich", "ruamel", "dvc", "torchinfo"}
+    heavy |= {"onnx", "onnxruntime"}
     top = [node for node in FILES[name].body if isinstance(node, ast.Import | ast.ImportFrom)]
     found = {module.split(".")[0] for node in top for module in imported(node)} & heavy
     assert not found or name in NEED_TORCH

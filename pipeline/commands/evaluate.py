@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from pipeline.commands import workspace_of
+from pipeline.commands import complete_model, workspace_of
 from pipeline.console import table
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _CONFUSION_CLASSES = 12  # more columns than these do not fit a terminal; the me
     short_help="Score a head on images that it has not seen.",
     epilog="Example:  pipeline evaluate logreg --split val",
 )
-@click.argument("head", metavar="HEAD")
+@click.argument("head", metavar="HEAD", shell_complete=complete_model)
 @click.option(
     "--split",
     type=click.Choice(["val", "test"]),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from pipeline.commands import complete_file
 from pipeline.console import printable
 
 
@@ -16,6 +17,7 @@ from pipeline.console import printable
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option(
     "--source",
+    shell_complete=complete_file,
     metavar="SOURCE",
     help="A folder or archive of labelled images, `digits` or `cats-dogs`. Default: digits.",
 )

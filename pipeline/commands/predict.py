@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.commands import DEVICES, workspace_of
+from pipeline.commands import DEVICES, complete_file, complete_model, workspace_of
 from pipeline.console import note, printable
 
 
@@ -14,8 +14,8 @@ from pipeline.console import note, printable
     short_help="Label images.",
     epilog="Example:  pipeline predict logreg holiday/ cat.jpg --format json --output labels.json",
 )
-@click.argument("model", metavar="MODEL")
-@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@click.argument("model", metavar="MODEL", shell_complete=complete_model)
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, shell_complete=complete_file)
 @click.option(
     "--format",
     "form",

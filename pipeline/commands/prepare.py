@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.commands import workspace_of
+from pipeline.commands import complete_file, workspace_of
 from pipeline.console import counted, printable, table, warn
 from pipeline.errors import SourceMissing
 from pipeline.params import SPLITS
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--source",
+    shell_complete=complete_file,
     metavar="SOURCE",
     help="A folder or archive of labelled images, `digits` or `cats-dogs`; kept in params.yaml.",
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.commands import workspace_of
+from pipeline.commands import complete_model, workspace_of
 from pipeline.console import printable
 
 
@@ -15,7 +15,10 @@ from pipeline.console import printable
     epilog="Example:  pipeline report --head logreg",
 )
 @click.option(
-    "--head", metavar="NAME", help="The model to look into.  [default: evaluate.head of params.yaml]"
+    "--head",
+    metavar="NAME",
+    shell_complete=complete_model,
+    help="The model to look into.  [default: evaluate.head of params.yaml]",
 )
 @click.option(
     "--output",

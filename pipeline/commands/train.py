@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from pipeline.commands import workspace_of
+from pipeline.commands import complete_head, workspace_of
 from pipeline.console import printable
 from pipeline.params import NORMALIZATIONS, POOLINGS
 
@@ -13,7 +13,7 @@ from pipeline.params import NORMALIZATIONS, POOLINGS
     short_help="Train a head on the stored features.",
     epilog="Example:  pipeline train logreg --set C=0.01 --normalize l2 --name logreg-l2",
 )
-@click.argument("head", metavar="HEAD")
+@click.argument("head", metavar="HEAD", shell_complete=complete_head)
 @click.option(
     "--set",
     "settings",

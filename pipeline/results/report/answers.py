@@ -79,6 +79,13 @@ class Answers:
         """Places of all images, the least certain first; none where the head does not say how sure it is."""
         return [] if self.decisions is None else np.argsort(self.certainty, kind="stable").tolist()
 
+    def said_certainty(self, place: int) -> str:
+        """Say how sure the head is of one image's label; nothing where it does not say."""
+        if self.decisions is None:
+            return ""
+        value = self.certainty[place]
+        return f"{value:.1%}" if self.predictions.probabilities is not None else f"lead {value:.2f}"
+
 
 def current_model(workspace: Workspace, features: LabelledFeatures, head: str, *, trust: bool) -> Model:
     """Load a trained head, and see that it is of the features and images that are there now.

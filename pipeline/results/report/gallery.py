@@ -133,7 +133,7 @@ def gallery(answers: Answers, shown: list[int], pictures: Mapping[str, str]) -> 
     def entry(place: int) -> Entry:
         image = answers.images[place]
         return Entry(
-            place, image, classes[codes[place]], _certainty(answers, place), pictures.get(image.sha256)
+            place, image, classes[codes[place]], answers.said_certainty(place), pictures.get(image.sha256)
         )
 
     k = len(classes)
@@ -174,10 +174,3 @@ def gallery(answers: Answers, shown: list[int], pictures: Mapping[str, str]) -> 
         [entry(place) for place in answers.mistakes[:LISTED]],
         [entry(place) for place in answers.least_certain[:LISTED]],
     )
-
-
-def _certainty(answers: Answers, place: int) -> str:
-    if answers.decisions is None:
-        return ""
-    value = answers.certainty[place]
-    return f"{value:.1%}" if answers.predictions.probabilities is not None else f"lead {value:.2f}"

@@ -72,7 +72,7 @@ def render(values: Mapping[str, Any], charts: Mapping[str, Any], library: str) -
     )
     environment.filters["lines"] = _lines
     style, script = _read("page.css"), _read("page.js")
-    library = _script_in_html(library)
+    library = script_in_html(library)
     return environment.from_string(_read("page.html")).render(
         values,
         charts=charts.keys(),
@@ -114,7 +114,7 @@ def _json_in_html(value: Any) -> str:
     return text.replace("<", "\\u003c")
 
 
-def _script_in_html(script: str) -> str:
+def script_in_html(script: str) -> str:
     """Return a script that no string in it can end the element of."""
     return script.replace("\r\n", "\n").replace("</script", "<\\/script").replace("<!--", "<\\!--")
 

@@ -1,0 +1,1 @@
+"""Whether all is there that the pipeline needs, and what to do where it is not."""
