@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +19,12 @@ from pipeline.workspace import Workspace
 
 #: A network that costs a fiftieth of the real one: random weights, images of 32 pixels.
 SMALL_NETWORK = {"extract.weights": "random", "extract.image_size": 32, "extract.resize": 32}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def ctrl_c() -> None:
+    """Let Ctrl-C stop what the tests stop by it: in its workers pytest-xdist has it ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -61,6 +61,12 @@ def dump(head: Any, estimator: str, *, trust: bool) -> tuple[str, bytes]:
     return PICKLE, buffer.getvalue()
 
 
+def import_writer(estimator: str) -> None:
+    """Import what `dump` will need for a head of an estimator."""
+    if estimator != "linear":
+        skops_file.import_skops()
+
+
 def load(name: str, data: bytes, params: Mapping[str, Any]) -> tuple[Any, tuple[str, ...]]:
     """Rebuild a head from `dump`'s file. A pickle runs whatever code it holds: ask before.
 

@@ -138,6 +138,24 @@ class LabelledFeatures:
         manifest = read_manifest(workspace.manifest_file)
         index = current_index(workspace, params, manifest)
         store = FeatureStore.open(workspace.store_folder, index.identity)
+        return cls.of(workspace, params, manifest, store, memory)
+
+    @classmethod
+    def of(
+        cls,
+        workspace: Workspace,
+        params: Params,
+        manifest: Manifest,
+        store: FeatureStore,
+        memory: int | None = None,
+    ) -> LabelledFeatures:
+        """Take what a workspace has, with the features of any store; whether these are there is seen later.
+
+        Raises
+        ------
+        HeadError
+            The training rows have fewer than two classes.
+        """
         classes = tuple(sorted({row.label for row in manifest.of_split("train")}))
         if len(classes) < 2:
             found = f"only {classes[0]!r}" if classes else "no training image"

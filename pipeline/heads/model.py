@@ -141,6 +141,9 @@ class Model:
     metrics : dict
         Accuracy on rows that it, or the heads of `held_out`, had not learned from: ``rows`` says which
         (``val`` or ``out of fold``), ``n`` how many. Empty if there are none.
+    training : dict
+        How a network was trained, where the head was trained in one: the command, what it was given and how
+        long it took. Empty for heads that were trained on stored features.
     extras : dict of str to bytes
         Other files that belong to the model, by name.
     """
@@ -162,6 +165,7 @@ class Model:
     splits: tuple[Split, ...] = ("train",)
     held_out: Predictions | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
     extras: dict[str, bytes] = field(default_factory=dict)
 
     def predict(self, features: npt.NDArray[np.floating[Any]]) -> Predictions:

@@ -86,6 +86,7 @@ def save(folder: Path, model: Model, *, trust: bool = False) -> None:
         "unsure_below": model.unsure_below,
         "train_on": "+".join(model.splits),
         "metrics": model.metrics,
+        **({"training": _plain(model.training)} if model.training else {}),
         "warnings": list(model.warnings),
         "versions": {
             "python": platform.python_version(),
@@ -226,6 +227,7 @@ def _described(stored: Any) -> tuple[Model, int, dict[str, dict[str, Any]]]:
         unsure_below=settings.unsure_below,
         splits=settings.splits,
         metrics=_take(stored, "metrics", dict),
+        training=_is(stored.get("training", {}), "training", dict),
     )
     return model, columns, files
 

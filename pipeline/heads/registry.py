@@ -143,6 +143,12 @@ def preset_of(estimator: str) -> Preset:
     return Preset(estimator, "")
 
 
+def import_module_of(estimator: str) -> None:
+    """Import what `build` will need for an estimator; nothing where that may run foreign code."""
+    if estimator in PRESETS or estimator.startswith("sklearn."):
+        importlib.import_module(preset_of(estimator).path.rpartition(".")[0])
+
+
 def build(
     estimator: str,
     params: Mapping[str, Any],

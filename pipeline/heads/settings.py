@@ -1,4 +1,4 @@
-"""What a head is to be: its settings, looked up by name and checked before any row is read."""
+"""What a head is to be: its settings, looked up by name and checked before anything is fitted."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def free_name(params: Params, head: str, name: str | None) -> str:
 
 
 def check_promises(settings: HeadParams, head: str, recipe: Recipe) -> None:
-    """See that the head can have what is asked of it, before any row is read.
+    """See that the head can have what is asked of it.
 
     Raises
     ------

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import threading
 import zipfile
 from collections.abc import Iterator
 from types import ModuleType
@@ -79,6 +80,8 @@ _UNREADABLE = (
     EOFError, OSError, NotImplementedError, RecursionError, OverflowError,
 )  # fmt: skip
 
+_importing = threading.Lock()  # of two threads one would take the other's stand-in for the original
+
 
 def dump(head: Any) -> bytes:
     """Turn a fitted scikit-learn head into an archive.
@@ -93,7 +96,7 @@ def dump(head: Any) -> bytes:
     HeadError
         It holds something that skops cannot write, or a type that is not trusted.
     """
-    skops = _skops()
+    skops = import_skops()
     try:
         archive = skops.dumps(head)
         untrusted = set(skops.get_untrusted_types(data=archive)) - set(TRUSTED_TYPES)
@@ -115,7 +118,7 @@ def load(archive: bytes) -> Any:
         The archive is malformed, holds a type that is not trusted, or a tree that points
         outside itself.
     """
-    skops = _skops()
+    skops = import_skops()
     try:
         with zipfile.ZipFile(io.BytesIO(archive)) as members:
             # dump() compresses nothing, so what unpacks to more than it takes up was made to fill memory.
@@ -129,7 +132,7 @@ def load(archive: bytes) -> Any:
     return head
 
 
-def _skops() -> ModuleType:
+def import_skops() -> ModuleType:
     """Import ``skops.io`` without all of scikit-learn.
 
     On import skops lists every estimator to trust them by default, for which scikit-learn imports
@@ -138,12 +141,13 @@ def _skops() -> ModuleType:
     """
     import sklearn.utils
 
-    all_estimators = sklearn.utils.all_estimators
-    sklearn.utils.all_estimators = list
-    try:
-        import skops.io
-    finally:
-        sklearn.utils.all_estimators = all_estimators
+    with _importing:
+        all_estimators = sklearn.utils.all_estimators
+        sklearn.utils.all_estimators = list
+        try:
+            import skops.io
+        finally:
+            sklearn.utils.all_estimators = all_estimators
     module: ModuleType = skops.io
     return module
 

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.ahead import begin
 from pipeline.console import note, warn
 from pipeline.errors import HeadError, StoreError
 from pipeline.features.identity import Identity
@@ -22,10 +23,12 @@ from pipeline.heads import model_folder
 from pipeline.heads.derived import Derivation, Rows
 from pipeline.heads.factor import Factor, load_or_make
 from pipeline.heads.folds import NOT_HELD_OUT
+from pipeline.heads.head_file import import_writer
 from pipeline.heads.matrix import LabelledFeatures, LabelledRows, factor_key
 from pipeline.heads.model import Model
 from pipeline.heads.out_of_fold import out_of_fold
 from pipeline.heads.recipe import FIT_ERRORS, Recipe, one_line
+from pipeline.heads.registry import import_module_of
 from pipeline.heads.settings import check_promises, free_name, settings_of
 from pipeline.params import HeadParams
 from pipeline.workspace import Workspace
@@ -113,6 +116,7 @@ def train(
     features = LabelledFeatures.open(workspace, memory)
     settings = replace(settings_of(features.params, head), **(changes or {}))
     settings.check(f"heads.{head}")
+    begin(partial(import_module_of, settings.estimator), partial(import_writer, settings.estimator))
     name = free_name(features.params, head, name)
     recipe = Recipe(
         estimator=settings.estimator,
@@ -122,8 +126,8 @@ def train(
         seed=features.params.seed,
         trust=trust,
     )
-    check_promises(settings, head, recipe)
     rows = features.matrix(*settings.splits, derivation=recipe.reads)
+    check_promises(settings, head, recipe)
     fit = partial(recipe.fit, validation=_validation(settings, recipe, features))
 
     started = time.perf_counter()
