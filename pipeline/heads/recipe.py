@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from pipeline.errors import HeadError
 from pipeline.heads.derived import Derivation, Rows, Standardization
-from pipeline.heads.factor import Factor, worth_factoring
 from pipeline.heads.linear.estimators import fit_estimator, linear_head
 from pipeline.heads.registry import build, preset_of
 from pipeline.params import did_you_mean
@@ -116,9 +115,11 @@ class Recipe:
         *,
         validation: tuple[Rows, npt.NDArray[np.int64]] | None = None,
         on_epoch: Callable[[Epoch, int], None] | None = None,
-        factor_of: Callable[[Rows], Factor] | None = None,
     ) -> Fitted:
         """Fit everything to rows.
+
+        L2-regularised linear heads are fitted by our own solver, to what a sweep has compared; unless
+        `params` say how to fit.
 
         Parameters
         ----------
@@ -130,11 +131,6 @@ class Recipe:
             Rows that are never learned from; only the linear torch head looks at them.
         on_epoch : callable, optional
             Called by the linear torch head after each epoch, with the number of all epochs.
-        factor_of : callable, optional
-            Gives the factor of rows, standardised if need be. Where it is given, and they are worth
-            factoring, L2-regularised linear heads are fitted to it. Those, and logistic regressions in any
-            case, which scikit-learn stops short of the optimum, are then what a sweep has compared; unless
-            `params` say how to fit.
 
         Returns
         -------
@@ -153,10 +149,8 @@ class Recipe:
                 validation = standardization.apply(validation[0]), validation[1]
             watch["validation"] = validation
         with listening() as complaints:
-            head = linear_head(estimator) if _SOLVER_PARAMS.isdisjoint(self.params) else None
-            factor = factor_of(X) if head and factor_of and worth_factoring(*X.shape) else None
-            if head and (factor or head.objective == "logistic"):
-                fit_estimator(estimator, X, y, factor)
+            if _SOLVER_PARAMS.isdisjoint(self.params) and linear_head(estimator):
+                fit_estimator(estimator, X, y)
             else:
                 estimator.fit(X, y, **watch)
         return Fitted(estimator, standardization, tuple(complaints))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,11 +20,10 @@ from pipeline.errors import HeadError, StoreError
 from pipeline.features.identity import Identity
 from pipeline.features.quantised import QUANTISED, REMEDY, quantised_digest
 from pipeline.heads import model_folder
-from pipeline.heads.derived import Derivation, Rows
-from pipeline.heads.factor import Factor, load_or_make
+from pipeline.heads.derived import Derivation
 from pipeline.heads.folds import NOT_HELD_OUT
 from pipeline.heads.head_file import import_writer
-from pipeline.heads.matrix import LabelledFeatures, LabelledRows, factor_key
+from pipeline.heads.matrix import LabelledFeatures, LabelledRows
 from pipeline.heads.model import Model
 from pipeline.heads.out_of_fold import out_of_fold
 from pipeline.heads.recipe import FIT_ERRORS, Recipe, one_line
@@ -137,7 +136,7 @@ def train(
             held_out = out_of_fold(fit, rows, features.memory, recipe.seed, scored=settings.calibrate)
             calibration = held_out.calibration(rows.y)
     with _failing_as(f"head {head!r} ({settings.estimator}) cannot be trained"):
-        fitted = fit(rows.X, rows.y, on_epoch=_tell, factor_of=_factors(workspace, features, recipe, rows))
+        fitted = fit(rows.X, rows.y, on_epoch=_tell)
     seconds = time.perf_counter() - started
 
     for complaint in fitted.warnings:
@@ -177,14 +176,6 @@ def train(
         folder,
         model.metrics,
     )
-
-
-def _factors(
-    workspace: Workspace, features: LabelledFeatures, recipe: Recipe, rows: LabelledRows
-) -> Callable[[Rows], Factor]:
-    """Return what gives the factor of the training rows, from ``cache/factors/`` if it was made before."""
-    key = factor_key(features.identity, rows.digest, recipe.derivation)
-    return lambda X: load_or_make(workspace.factors_folder, key, lambda: Factor.of(X))
 
 
 def _metrics(model: Model, features: LabelledFeatures, rows: LabelledRows) -> dict[str, Any]:

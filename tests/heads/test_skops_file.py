@@ -193,3 +193,18 @@ print([name for name in ("torch", "pytest", "sklearn.gaussian_process") if name 
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_import__by_two_threads_at_once_leaves_scikit_learn_as_it_was() -> None:
+    code = """
+import threading
+import sklearn.utils
+from pipeline.heads.skops_file import import_skops
+before = sklearn.utils.all_estimators
+threads = [threading.Thread(target=import_skops) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(sklearn.utils.all_estimators is before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"

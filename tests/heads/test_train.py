@@ -17,7 +17,6 @@ from pipeline.dataset.manifest import ImageRow, read_manifest
 from pipeline.errors import HeadError, ParamsError
 from pipeline.heads import model_folder
 from pipeline.heads.derived import Derivation
-from pipeline.heads.factor import Factor
 from pipeline.heads.folds import fold_of_rows
 from pipeline.heads.matrix import LabelledFeatures
 from pipeline.heads.model_folder import HISTORY
@@ -128,42 +127,9 @@ def test_train_on_both__the_head_is_that_of_all_rows(workspace: Workspace) -> No
     np.testing.assert_allclose(model.head.coef_, expected.coef_, rtol=1e-3, atol=1e-9)
 
 
-# --- the factor
-
-
-def test_factor__is_kept_and_taken_again(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = train(workspace, "logreg")
-    [kept] = workspace.factors_folder.iterdir()
-    before = next(first.folder.glob("head.*")).read_bytes()
-    monkeypatch.setattr(Factor, "of", lambda X: pytest.fail("made again"))
-    again = train(workspace, "logreg")
-    assert next(again.folder.glob("head.*")).read_bytes() == before
-    train(workspace, "svm")  # of the same rows
-    assert [*workspace.factors_folder.iterdir()] == [kept]
-
-
-def test_factor__another_view_and_other_rows_are_other_factors(
-    workspace: Workspace, change_rows: Change
-) -> None:
-    train(workspace, "logreg")
-    train(workspace, "logreg", changes={"normalize": "l2"})
-    train(workspace, "logreg", changes={"normalize": "standardize"})
-    train(workspace, "logreg", changes={"train_on": "train+val"})
-    change_rows(lambda row: replace(row, split="test") if "/00" in row.path else row)
-    train(workspace, "logreg")
-    assert len([*workspace.factors_folder.iterdir()]) == 5
-
-
-@pytest.mark.parametrize("head", ["knn", "bayes", "linear"])
-def test_factor__other_heads_make_none(workspace: Workspace, head: str) -> None:
-    train(workspace, head)
-    assert not workspace.factors_folder.exists()
-
-
-def test_factor__who_says_how_to_fit_gets_scikit_learn(workspace: Workspace) -> None:
+def test_train__who_says_how_to_fit_gets_scikit_learn(workspace: Workspace) -> None:
     report = train(workspace, "logreg", overrides={"solver": "newton-cg", "C": 0.01, "tol": 1e-3})
     rows = LabelledFeatures.open(workspace).matrix("train", derivation=Derivation())
-    assert not workspace.factors_folder.exists()
     settings = {"solver": "newton-cg", "C": 0.01, "tol": 1e-3, "max_iter": 1000, "random_state": 7}
     expected = LogisticRegression(**settings).fit(rows.X, rows.y)
     np.testing.assert_array_equal(model_folder.load(report.folder).head.coef_, expected.coef_)

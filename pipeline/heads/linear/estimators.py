@@ -16,14 +16,11 @@ import numpy.typing as npt
 
 from pipeline.heads.factor import Factor, worth_factoring
 from pipeline.heads.linear.problems import ClassWeight, Objective
-from pipeline.heads.linear.rows import Rows
 from pipeline.heads.linear.subspace import PlainRows
 from pipeline.heads.linear_path import fit_path
 
-#: For one head on a factor, which costs little: to be compared with scikit-learn's own, digit for digit.
-TOLERANCE = 1e-8
-# On the features themselves, which each iteration reads twice: a tenth of a sweep's.
-_TOLERANCE_ON_FEATURES = 1e-7
+# A tenth of a sweep's: to be compared with scikit-learn's own.
+_TOLERANCE = 1e-7
 
 
 @dataclass(frozen=True)
@@ -117,9 +114,7 @@ def linear_head(estimator: Any) -> LinearHead | None:
     return LinearHead(covered.objective, float(strength), class_weight)
 
 
-def fit_estimator(
-    estimator: Any, X: npt.NDArray[np.floating[Any]], y: npt.NDArray[Any], factor: Factor | None = None
-) -> Any:
+def fit_estimator(estimator: Any, X: npt.NDArray[np.floating[Any]], y: npt.NDArray[Any]) -> Any:
     """Fit an estimator that `linear_head` covers.
 
     Parameters
@@ -129,8 +124,6 @@ def fit_estimator(
         Finite. Its float16 is read as it is, where scikit-learn would make float64 of it.
     y : ndarray, shape (n,)
         Labels of at least two classes.
-    factor : Factor, optional
-        Of these very rows, where it is at hand.
 
     Returns
     -------
@@ -147,17 +140,14 @@ def fit_estimator(
     if head is None:
         raise ValueError(f"{estimator!r} minimises something else: fit it by its own method")
     classes, codes = np.unique(y, return_inverse=True)
-    if factor is None and worth_factoring(*X.shape):
-        factor = Factor.of(X)
     dtype = np.promote_types(X.dtype, np.float32)
-    if head.objective == "squared-hinge" and factor is not None:
-        # For one head liblinear is as fast as this solver, and needs no patience where C is large.
+    if head.objective == "squared-hinge" and worth_factoring(*X.shape):
+        # For one head liblinear needs no patience where C is large.
+        factor = Factor.of(X)
         learned = _liblinear(estimator, factor.matrix, y)
-    else:
-        rows = PlainRows.of(X.astype(dtype, copy=False)) if factor is None else Rows.of_factor(factor)
-        learned = _learned(head, rows, codes, classes)
-    if factor is not None:
         learned["coef_"] = factor.coefficients(learned["coef_"], X)
+    else:
+        learned = _learned(head, PlainRows.of(X.astype(dtype, copy=False)), codes, classes)
     learned["coef_"] = learned["coef_"].astype(dtype)
     # Past the properties: in some releases classes_ of a RidgeClassifier is one.
     vars(estimator).update(learned, n_features_in_=X.shape[1])
@@ -165,7 +155,7 @@ def fit_estimator(
 
 
 def _learned(
-    head: LinearHead, rows: Rows | PlainRows, codes: npt.NDArray[np.integer], classes: npt.NDArray[Any]
+    head: LinearHead, rows: PlainRows, codes: npt.NDArray[np.integer], classes: npt.NDArray[Any]
 ) -> dict[str, Any]:
     """Fit one head to all rows, and name what it learned as scikit-learn does."""
     everything = np.arange(len(codes))
@@ -177,7 +167,7 @@ def _learned(
         [head.strength],
         head.objective,
         class_weight=head.weights(classes),
-        tolerance=TOLERANCE if isinstance(rows, Rows) else _TOLERANCE_ON_FEATURES,
+        tolerance=_TOLERANCE,
     )
     iterations = int(fit.iterations.max())
     learned = {

@@ -93,9 +93,20 @@ class Subspace:
         return int(self.basis.shape[1])
 
     def widen(self, directions: Array, heads: Array) -> Array:
-        """Add directions, shape (D, m), and return heads, (r + 1, columns), as heads on all of them."""
-        # once more, for what rounding leaves inside of one that is short
-        new = np.linalg.qr(self.outside(directions)).Q
+        """Add directions, and return heads as heads on all of them.
+
+        Parameters
+        ----------
+        directions : ndarray, shape (D, m)
+            Orthonormal. Those that lie inside but for rounding are left out.
+        heads : ndarray, shape (r + 1, columns)
+        """
+        # A vector that keeps half its length is outside for good; what is left of a shorter one is rounding
+        # (W. Kahan's "twice is enough"), and would spoil the basis.
+        new, lengths = np.linalg.qr(self.outside(directions))
+        new = new[:, np.abs(np.diag(lengths)) > 0.5]
+        if not new.shape[1]:
+            return heads
         before, seen = self.rows.matrix, self._features.matrix @ new
         corner, edge = (np.asarray(seen.T @ part, np.float64) for part in (seen, before))
         self._products = np.block([[self._products, edge.T], [edge, corner]])
@@ -111,7 +122,7 @@ class Subspace:
     def narrowed(self, heads: Array) -> tuple[Subspace, Array]:
         """Keep only the directions in which heads lie, and return them as heads on these."""
         narrow, coefficients = Subspace(self._features), self.basis @ heads[:-1]
-        narrow.widen(coefficients, heads[-1:])
+        narrow.widen(np.linalg.qr(coefficients).Q, heads[-1:])
         return narrow, np.vstack([narrow.basis.T @ coefficients, heads[-1:]])
 
     def unfolded(self, heads: Array) -> Array:
@@ -131,20 +142,18 @@ def minimise_in_subspace(
     active = np.arange(len(problems.penalties))
     nothing = np.zeros(len(active))
     start = Start(constant_heads(subspace.rows, problems), nothing, nothing)
-    nearest, waited, spent = np.full(len(active), np.inf), nothing, nothing
+    nearest, waited, whole = np.full(len(active), np.inf), nothing, False
     for iteration in range(max_iterations + 1):
-        found = minimise(subspace.rows, problems, tolerance, _INNER if iteration else 0, start)
+        inner = max_iterations if whole else _INNER if iteration else 0
+        found = minimise(subspace.rows, problems, tolerance, inner, start)
         outside = subspace.outside(features.gradient(found.residuals))  # (D, columns)
         beyond = np.sqrt(problems.by_problem(dots(outside, outside)))
         norms = np.hypot(found.norms, beyond)
         reference = start.reference if iteration else norms
-        spent = spent + found.iterations
         waited = np.where(norms < nearest, 0, waited + 1)
         nearest = np.minimum(norms, nearest)
-        converged = norms <= found.goals
-        # Nothing is left outside, and the solver has done within what it can.
-        ended = (beyond <= _WEAKEST * found.goals) & (spent >= max_iterations)
-        leaving = converged | ended | (waited > _PATIENCE) | (iteration == max_iterations)
+        converged = (norms <= found.goals) | (whole & found.converged)
+        leaving = converged | (waited > _PATIENCE) | whole | (iteration == max_iterations)
         some, kept = np.flatnonzero(leaving), np.flatnonzero(~leaving)
         columns = columns_of(some, problems.width)
         there = Solution(
@@ -160,13 +169,14 @@ def minimise_in_subspace(
             break
         columns = columns_of(kept, problems.width)
         problems, active = problems.of(kept), active[kept]
-        nearest, waited, spent = nearest[kept], waited[kept], spent[kept]
+        nearest, waited = nearest[kept], waited[kept]
         goals = np.repeat(found.goals[kept], problems.width)
         directions = _leading(outside[:, columns] / goals.astype(outside.dtype))
         heads = found.heads[:, columns]
         if subspace.width + directions.shape[1] > _WIDEST:
             subspace, heads = subspace.narrowed(heads)
         start = Start(subspace.widen(directions, heads), reference[kept], beyond[kept])
+        whole = len(start.heads) == len(heads)  # nothing is left outside but rounding
     return solution
 
 

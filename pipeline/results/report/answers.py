@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,14 +17,13 @@ from pipeline.dataset.manifest import ImageRow
 from pipeline.errors import HeadError
 from pipeline.heads import model_folder
 from pipeline.heads.calibration import can_be_calibrated
-from pipeline.heads.factor import Factor
+from pipeline.heads.current import require_current
 from pipeline.heads.folds import NOT_HELD_OUT
 from pipeline.heads.matrix import FeatureMatrix, LabelledFeatures
 from pipeline.heads.model import Model, Predictions
 from pipeline.heads.out_of_fold import out_of_fold
 from pipeline.heads.recipe import FIT_ERRORS, Recipe, norm_of, one_line
 from pipeline.heads.registry import preset_of
-from pipeline.results.evaluate import require_current
 from pipeline.workspace import Workspace
 
 Codes = npt.NDArray[np.int64]
@@ -134,9 +133,7 @@ def answers_of(model: Model, recipe: Recipe, rows: FeatureMatrix, features: Labe
         predictions, decisions = held_out, held_out.probabilities
     else:
         try:
-            # by factor ten classes take a sixth of the time, and two take twice as long
-            fit = partial(recipe.fit, factor_of=Factor.of) if len(rows.classes) > 2 else recipe.fit
-            found = out_of_fold(fit, rows, features.memory, recipe.seed, scored=scored)
+            found = out_of_fold(recipe.fit, rows, features.memory, recipe.seed, scored=scored)
         except FIT_ERRORS as error:
             raise HeadError(
                 f"head {model.name!r} ({model.estimator}) cannot be trained in folds: {one_line(error)}"

@@ -13,8 +13,6 @@ from sklearn.svm import LinearSVC
 from sklearn.utils.validation import check_is_fitted
 
 from pipeline.errors import HeadError
-from pipeline.heads.factor import Factor
-from pipeline.heads.linear import estimators
 from pipeline.heads.linear.estimators import LinearHead, fit_estimator, linear_head
 from tests.heads.linear.conftest import linear_svm, logistic, ridge, rows_like_vgg
 
@@ -96,11 +94,8 @@ def test_fit_estimator__float16_as_it_is(head: Head, k: int) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("head", HEADS)
-def test_fit_estimator__more_rows_than_a_factor_is_worth(
-    monkeypatch: pytest.MonkeyPatch, head: Head, dtype: npt.DTypeLike
-) -> None:
-    monkeypatch.setattr(estimators, "worth_factoring", lambda rows, columns: False)
-    X, y = rows_like_vgg(60, 400, 3)
+def test_fit_estimator__more_rows_than_columns(head: Head, dtype: npt.DTypeLike) -> None:
+    X, y = rows_like_vgg(200, 60, 3)
     own = head().fit(X.astype(np.float64), y)
     ours = fit_estimator(head(), X.astype(dtype), y)
     scores = own.decision_function(X.astype(np.float64))
@@ -108,15 +103,6 @@ def test_fit_estimator__more_rows_than_a_factor_is_worth(
     np.testing.assert_allclose(
         found, scores, atol=(1e-3 if dtype == np.float32 else 1e-5) * np.abs(scores).max()
     )
-
-
-@pytest.mark.parametrize("head", HEADS)
-def test_fit_estimator__with_a_factor_at_hand(monkeypatch: pytest.MonkeyPatch, head: Head) -> None:
-    X, y = rows_like_vgg(48, 3000, 2)
-    factor = Factor.of(X)
-    expected = fit_estimator(head(), X, y)
-    monkeypatch.setattr(Factor, "of", lambda X: pytest.fail("made again"))
-    assert fit_estimator(head(), X, y, factor).coef_.tobytes() == expected.coef_.tobytes()
 
 
 @pytest.mark.parametrize("k", [2, 3])
