@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from pipeline.commands import complete_model, workspace_of
 from pipeline.console import printable
+
+if TYPE_CHECKING:
+    from pipeline.results.report.feature_map import Method
 
 
 @click.command(
@@ -21,6 +25,14 @@ from pipeline.console import printable
     help="The model to look into.  [default: evaluate.head of params.yaml]",
 )
 @click.option(
+    "--map",
+    "method",
+    type=click.Choice(["pca", "umap"]),
+    default="pca",
+    show_default=True,
+    help="How images are put on the map; umap needs the extra `umap`, and a minute.",
+)
+@click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
@@ -29,7 +41,9 @@ from pipeline.console import printable
 @click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
 @click.option("--trust", is_flag=True, help="Load a model that is a pickle, which can run any code.")
 @click.pass_context
-def command(ctx: click.Context, head: str | None, output: Path | None, show: bool, trust: bool) -> None:
+def command(
+    ctx: click.Context, head: str | None, method: str, output: Path | None, show: bool, trust: bool
+) -> None:
     """Show scores, confusions, mistakes, curves and data as one page: reports/index.html.
 
     The page is a single file that needs no network. What it shows of a head, thumbnails of mistakes
@@ -40,7 +54,7 @@ def command(ctx: click.Context, head: str | None, output: Path | None, show: boo
 
     if output is not None and output.exists() and not output.is_file():  # such as /dev/null
         raise click.BadParameter("expected a regular file, or a new one", param_hint="--output")
-    path = report(workspace_of(ctx), head=head, output=output, trust=trust)
+    path = report(workspace_of(ctx), head=head, method=cast("Method", method), output=output, trust=trust)
     click.echo(f"{printable(str(path))} ({said_size(path.stat().st_size)})")
     if show:
         click.launch(path.resolve().as_uri())

@@ -187,7 +187,7 @@ def map_chart(
     images: Sequence[ImageRow],
     labels: Sequence[str],
     places: npt.NDArray[np.float64],
-    shares: Sequence[float],
+    axes: Sequence[str],
     pictures: Sequence[int],
 ) -> Chart:
     """Draw images where their features put them.
@@ -199,8 +199,8 @@ def map_chart(
         That each was given.
     places : ndarray of float64, shape (n, 2)
         Of each.
-    shares : sequence of two float
-        Of the variance, that the axes have.
+    axes : sequence of two str
+        What they are.
     pictures : sequence of int
         The number under which the page has a thumbnail of each, -1 for none.
     """
@@ -220,10 +220,10 @@ def map_chart(
             "field": axis,
             "type": "quantitative",
             "scale": {"zero": False},
-            "title": f"component {number}, {share:.0%} of the variance",
+            "title": title or None,
             "axis": {"grid": False, "labels": False, "ticks": False},
         }
-        for number, (axis, share) in enumerate(zip("xy", shares, strict=True), start=1)
+        for axis, title in zip("xy", axes, strict=True)
     }
     encoding["color"] = _by_class()
     if len({image.label for image in images}) <= _SHAPES:

@@ -20,6 +20,7 @@ from pipeline.results.report import charts
 from pipeline.results.report.answers import Answers
 from pipeline.results.report.charts import Chart
 from pipeline.results.report.curves import Ranking, calibration_bins
+from pipeline.results.report.feature_map import FeatureMap
 from pipeline.results.report.learning_curve import Point
 
 # More lines than these are not told apart.
@@ -147,23 +148,17 @@ def training_figures(folder: Path) -> list[Figure]:
 
 
 def map_figure(
-    answers: Answers,
-    places: npt.NDArray[np.float64],
-    shares: tuple[float, float],
-    columns: int,
-    with_picture: Sequence[int],
+    answers: Answers, found: FeatureMap, places: npt.NDArray[np.float64], with_picture: Sequence[int]
 ) -> Figure:
     """Show where features put images.
 
     Parameters
     ----------
     answers : Answers
+    found : FeatureMap
+        How they were projected.
     places : ndarray of float64, shape (n, 2)
         Of the images of `answers`.
-    shares : tuple of float
-        See `principal_components`.
-    columns : int
-        Of the rows that were projected.
     with_picture : sequence of int
         Images of which the page has a thumbnail.
     """
@@ -172,16 +167,15 @@ def map_figure(
     pictured, labels = set(with_picture), answers.predictions.labels
     return Figure(
         "map",
-        "Principal components",
-        f"{len(drawn)} images of train and val where their features put them (the first two principal "
-        f"components, of rows of length 1); point at one to see it. Classes that overlap here may still be "
-        f"told apart in the other {columns - 2} directions.",
-        f"Map of {len(drawn)} images by the first two principal components of their features.",
+        "Map of the images",
+        f"{len(drawn)} images of train and val where their features put them (by {found.method}, of rows of "
+        f"length 1); point at one to see it. {found.caution}",
+        f"Map of {len(drawn)} images by {found.method} of their features.",
         charts.map_chart(
             [answers.images[place] for place in drawn],
             [labels[place] for place in drawn],
             places[drawn],
-            shares,
+            found.axes,
             [place if place in pictured else -1 for place in drawn],
         ),
     )

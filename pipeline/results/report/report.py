@@ -19,6 +19,7 @@ from pipeline.results.report import feature_map, figures
 from pipeline.results.report.answers import Answers, answers_of, current_model, recipe_of
 from pipeline.results.report.curves import rankings
 from pipeline.results.report.facts import data_facts, looks_at_test, provenance
+from pipeline.results.report.feature_map import Method
 from pipeline.results.report.figures import Figure
 from pipeline.results.report.gallery import chosen, gallery
 from pipeline.results.report.learning_curve import learning_curve
@@ -33,7 +34,12 @@ _MOST_UNUSED = 500
 
 
 def report(
-    workspace: Workspace, *, head: str | None = None, output: Path | None = None, trust: bool = False
+    workspace: Workspace,
+    *,
+    head: str | None = None,
+    method: Method = "pca",
+    output: Path | None = None,
+    trust: bool = False,
 ) -> Path:
     """Write the report of a workspace.
 
@@ -43,6 +49,8 @@ def report(
         With features, and the model in focus.
     head : str, optional
         Name of that model; by default the head that ``params.yaml`` scores on the test split.
+    method : {"pca", "umap"}, default "pca"
+        How the map of the images is drawn.
     output : Path, optional
         Where to write; by default ``reports/index.html``.
     trust : bool, default False
@@ -56,7 +64,7 @@ def report(
     Raises
     ------
     PipelineError
-        The chart library is not installed.
+        The chart library, or what `method` needs, is not installed.
     ManifestError, MissingRows, IdentityMismatch
         There is no manifest, or not every image has features.
     ModelError
@@ -96,7 +104,7 @@ def report(
     drawn.append(figures.learning_figure(learning_curve(model, recipe, rows, features, answers)))
     drawn += figures.training_figures(workspace.model_folder(head))
     in_cells = [entry.number for cell in seen.cells for entry in cell.entries if entry.picture]
-    overview = _map(features, answers, in_cells)
+    overview = _map(features, answers, method, in_cells)
 
     values = {
         "title": workspace.root.resolve().name,
@@ -129,11 +137,11 @@ def report(
     return path
 
 
-def _map(features: LabelledFeatures, answers: Answers, with_picture: list[int]) -> Figure:
+def _map(features: LabelledFeatures, answers: Answers, method: Method, with_picture: list[int]) -> Figure:
     """Draw the images of `answers` where their features put them."""
     derivation = feature_map.DERIVATION.fitting(features.identity.dimension)
     pooled = features.matrix("train", "val", derivation=derivation)
-    places, shares = feature_map.principal_components(pooled.X)
+    found = feature_map.projected(pooled.X, method, features.params.seed)
     place_of = {path: place for place, path in enumerate(pooled.paths)}
     mine = np.array([place_of[image.path] for image in answers.images])
-    return figures.map_figure(answers, places[mine], shares, pooled.X.shape[1], with_picture)
+    return figures.map_figure(answers, found, found.places[mine], with_picture)
