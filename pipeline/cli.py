@@ -26,6 +26,8 @@ COMMANDS = (
     "prepare",
     "extract",
     "train",
+    "train-network",
+    "finetune",
     "evaluate",
     "scores",
     "sweep",
@@ -59,7 +61,7 @@ class Commands(click.Group):
         """Import one command."""
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"pipeline.commands.{cmd_name}")
+        module = importlib.import_module(f"pipeline.commands.{cmd_name.replace('-', '_')}")
         return cast("click.Command", module.command)
 
     def resolve_command(

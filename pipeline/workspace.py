@@ -84,6 +84,20 @@ class Workspace:
         return self.root / "cache" / "index.json"
 
     @property
+    def networks_folder(self) -> Path:
+        """Trainings of networks that are not finished, each under the name of its model (disposable)."""
+        return self.root / "cache" / "networks"
+
+    @property
+    def prefixes_folder(self) -> Path:
+        """What the frozen part of a network makes of images, a store for each place to cut (disposable)."""
+        return self.root / "cache" / "prefixes"
+
+    def finetuned_store(self, head: str) -> Path:
+        """Features by the network that was fine-tuned with a head (disposable)."""
+        return self.root / "cache" / "finetuned" / check_head_name(head)
+
+    @property
     def factors_folder(self) -> Path:
         """Factors of training rows (disposable)."""
         return self.root / "cache" / "factors"

@@ -22,6 +22,10 @@ NEED_TORCH = {
     "heads/torch_head.py",
     "heads/torch_rows.py",
     "heads/torch_solvers.py",
+    "networks/torch_learner.py",
+    "networks/torch_parts.py",
+    "networks/torch_training.py",
+    "networks/torch_tuning.py",
     "results/export/classifier.py",
     "results/export/forms.py",
     "results/export/onnx_file.py",
@@ -30,7 +34,7 @@ NEED_TORCH = {
 }
 
 #: In the order in which data flows; imports run one way with it.
-ROOMS = ("dataset", "features", "heads", "results", "commands", "cli", "__init__")
+ROOMS = ("dataset", "features", "heads", "networks", "results", "commands", "cli", "__init__")
 
 
 def room_of(name: str) -> str:
@@ -123,7 +127,8 @@ def test_heavy_imports_wait_until_they_are_needed(name: str) -> None:
 def test_modules_that_need_torch_are_imported_inside_functions(name: str) -> None:
     heavy = {"pipeline." + module.removesuffix(".py").replace("/", ".") for module in NEED_TORCH}
     top = [node for node in FILES[name].body if isinstance(node, ast.Import | ast.ImportFrom)]
-    assert not {module for node in top for module in imported(node)} & heavy
+    found = {module for node in top for module in imported(node)} & heavy
+    assert not found or name in NEED_TORCH
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -5,8 +5,9 @@ Owns the way of the pixels between processes. It says nothing about which image 
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,14 @@ class Decoded:
 
 
 def decoded(
-    files: Iterable[Path], params: ExtractParams, *, workers: int, ahead: int, timeout: float = TIMEOUT
+    files: Iterable[Path],
+    params: ExtractParams,
+    *,
+    workers: int,
+    ahead: int,
+    timeout: float = TIMEOUT,
+    views: Iterable[Mapping[str, Any]] | None = None,
+    by: str = "pipeline.features.decoder",
 ) -> Generator[Decoded, None, None]:
     """Read, hash, decode, resize and crop image files, in parallel and ahead of their use.
 
@@ -55,6 +63,10 @@ def decoded(
         How many images may wait to be taken.
     timeout : float
         Seconds for one image.
+    views : iterable of mapping, optional
+        For each of `files` what is said to `by` besides, in values that JSON can hold.
+    by : str
+        The module whose `answer` makes the pixels, in the manner of this one's.
 
     Yields
     ------
@@ -64,8 +76,10 @@ def decoded(
     import numpy as np  # the workers, which import this module too, have no use for it
 
     size = params.image_size
-    requests = ({"file": os.fspath(file), "resize": params.resize, "image_size": size} for file in files)
-    answers = ask("pipeline.features.decoder", requests, workers=workers, ahead=ahead, timeout=timeout)
+    asked = {"resize": params.resize, "image_size": size}
+    pairs = zip(files, itertools.repeat({}) if views is None else views, strict=False)
+    requests = ({"file": os.fspath(file), **asked, **view} for file, view in pairs)
+    answers = ask(by, requests, workers=workers, ahead=ahead, timeout=timeout)
     try:
         for answer in answers:
             verdict = Verdict(reason=answer.lost) if answer.lost else Verdict(**answer.values)

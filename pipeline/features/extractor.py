@@ -11,7 +11,7 @@ import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from pipeline.dataset.manifest import ImageRow
 from pipeline.dataset.sources import image_file
 from pipeline.errors import ManifestError
-from pipeline.features.backbone import open_backbone
+from pipeline.features.backbone import Backbone, open_backbone
 from pipeline.features.decoder import Decoded, decoded
 from pipeline.features.store import Features
 from pipeline.features.weights import Weights
@@ -78,6 +78,8 @@ class Extractor:
         How it is done.
     quantised : Path, optional
         The network of precision ``int8``.
+    backbone : Backbone, optional
+        What images are pushed through in the place of the network that `params` ask for: a part of it.
 
     Attributes
     ----------
@@ -90,10 +92,15 @@ class Extractor:
     """
 
     def __init__(
-        self, params: ExtractParams, weights: Weights, execution: Execution, quantised: Path | None = None
+        self,
+        params: ExtractParams,
+        weights: Weights,
+        execution: Execution,
+        quantised: Path | None = None,
+        backbone: Backbone | None = None,
     ) -> None:
         self._params = params
-        self._backbone = open_backbone(
+        self._backbone = backbone or open_backbone(
             weights,
             params.precision,
             device=execution.device,
@@ -136,10 +143,12 @@ class Extractor:
         finally:
             images.close()
 
-    def decoded(self, files: Iterable[Path]) -> Generator[Decoded, None, None]:
+    def decoded(self, files: Iterable[Path], **views: Any) -> Generator[Decoded, None, None]:
         """Decode files to what the network sees, in processes that may die of it; see `decoded`."""
         ahead = 2 * self.batch_size + self._workers
-        return decoded(files, self._params, workers=self._workers, ahead=ahead, timeout=self._timeout)
+        return decoded(
+            files, self._params, workers=self._workers, ahead=ahead, timeout=self._timeout, **views
+        )
 
     def forward(self, pixels: Sequence[npt.NDArray[np.uint8]]) -> Features:
         """Push images through, in batches; of `ExtractParams.storage`, shape (len(pixels), dimension)."""

@@ -20,8 +20,8 @@ from pipeline.params import ExtractParams
 
 #: Columns of a row of VGG16: 512 channels at 7 × 7 positions.
 DIMENSION = ARCHITECTURES[VGG16].dimension
-# Of a row of any network: more are not to be believed.
-_LARGEST = 1 << 16
+# Of a row of any network, or of what VGG16 makes of an image half-way: more are not to be believed.
+_LARGEST = 1 << 20
 #: Decoder family, and the operations between a file and the network, in order.
 DECODING = "pillow, upright, RGB"
 RESIZING = "pillow bilinear, antialiased"

@@ -17,6 +17,8 @@ import numpy as np
 from pipeline.errors import StoreError
 from pipeline.features.store import SHARD_ROWS, Features, FeatureStore, RowKey
 
+# Bytes of features in a shard at most, where rows are longer than the features of any network.
+_SHARD_BYTES = 1 << 26
 # Full shards that may wait for the disk: two, so that one slow write holds up nothing.
 _WAITING = 2
 
@@ -43,6 +45,7 @@ class ShardWriter:
     def __init__(self, store: FeatureStore, made_with: dict[str, str]) -> None:
         self._store = store
         self._made_with = made_with
+        self._rows = max(1, min(SHARD_ROWS, _SHARD_BYTES // store.identity.row_bytes))
         self._keys: list[RowKey] = []
         self._features = self._empty()
         self._writing: deque[Future[Any]] = deque()
@@ -73,11 +76,11 @@ class ShardWriter:
         taken = 0
         while taken < len(keys):
             start = len(self._keys)
-            count = min(SHARD_ROWS - start, len(keys) - taken)
+            count = min(self._rows - start, len(keys) - taken)
             self._features[start : start + count] = features[taken : taken + count]
             self._keys.extend(keys[taken : taken + count])
             taken += count
-            if len(self._keys) == SHARD_ROWS:
+            if len(self._keys) == self._rows:
                 self._flush()
                 self._wait(_WAITING)
 
@@ -96,4 +99,4 @@ class ShardWriter:
 
     def _empty(self) -> Features:
         identity = self._store.identity
-        return np.empty((SHARD_ROWS, identity.dimension), identity.storage)
+        return np.empty((self._rows, identity.dimension), identity.storage)

@@ -40,6 +40,10 @@ class TorchBackbone:
         Precision class.
     device : torch.device
         Where it runs.
+    part : torch.nn.Sequential, optional
+        Of the network, to be run in its place, from normalised images to rows.
+    dimension : int, optional
+        Columns of these rows; needed with `part`.
 
     Raises
     ------
@@ -47,11 +51,18 @@ class TorchBackbone:
         The device has not the memory for the weights.
     """
 
-    def __init__(self, weights: Weights, precision: str, device: torch.device) -> None:
+    def __init__(
+        self,
+        weights: Weights,
+        precision: str,
+        device: torch.device,
+        part: torch.nn.Sequential | None = None,
+        dimension: int = 0,
+    ) -> None:
         self._device = device
         self._dtype = forward_dtype(precision, device)
-        self._dimension = architecture_of(weights.backbone).dimension
-        self._network = load_network(weights)
+        self._dimension = dimension if part else architecture_of(weights.backbone).dimension
+        self._network = part or load_network(weights)
         try:
             # channels last: a third faster here on CPU, and what tensor cores want
             self._network.to(device, self._dtype).to(memory_format=torch.channels_last)

@@ -20,6 +20,7 @@ from pipeline.console import printable
 from pipeline.errors import WeightsError
 from pipeline.features import oxford
 from pipeline.features.checkpoints import IMAGENET_MEAN, IMAGENET_STD, alternatives, fetch, published
+from pipeline.features.normalisation import noted_normalisation
 from pipeline.features.state import CONVOLUTIONS, State, digest_of, user_cache
 from pipeline.files import StatCache
 
@@ -96,7 +97,8 @@ def resolve_weights(name: str, root: Path, backbone: str = VGG16) -> Weights:
         raise _unfit(f"{name!r} is unknown", backbone)
     if not file.is_file():
         raise _unfit(f"{printable(str(file))} does not exist", backbone)
-    return Weights(name, _known_digest(file, backbone), IMAGENET_MEAN, IMAGENET_STD, file, backbone)
+    mean, std = noted_normalisation(file) or (IMAGENET_MEAN, IMAGENET_STD)
+    return Weights(name, _known_digest(file, backbone), mean, std, file, backbone)
 
 
 def load_weights(weights: Weights) -> State:

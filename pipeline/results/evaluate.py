@@ -13,12 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.console import printable
-from pipeline.errors import HeadError, ModelError, WorkspaceError
+from pipeline.errors import HeadError, WorkspaceError
 from pipeline.files import sha256_of, write_csv, write_json
 from pipeline.heads import model_folder
+from pipeline.heads.current import require_current
 from pipeline.heads.folds import NOT_HELD_OUT
-from pipeline.heads.matrix import LabelledFeatures, LabelledRows
-from pipeline.heads.model import Model, Predictions
+from pipeline.heads.matrix import LabelledRows
+from pipeline.heads.model import Predictions
+from pipeline.networks.model_extractor import features_of
 from pipeline.params import Split
 from pipeline.results.metrics import Metrics, score
 from pipeline.workspace import Workspace
@@ -32,7 +34,8 @@ def evaluate(workspace: Workspace, head: str, split: Split = "val", *, trust: bo
     Parameters
     ----------
     workspace : Workspace
-        With the model, and the features that it was trained on.
+        With the model, and the features that it was trained on; those of a network that was fine-tuned with
+        it are computed where they are missing.
     head : str
         Name of the model.
     split : {"val", "test", "train"}, default "val"
@@ -56,7 +59,7 @@ def evaluate(workspace: Workspace, head: str, split: Split = "val", *, trust: bo
         The split is empty, or has a class that no training image has.
     """
     model = model_folder.load(workspace.model_folder(head), trust=trust)
-    features = LabelledFeatures.open(workspace)
+    features = features_of(workspace, head, model, split)
     require_current(model, head, features)
     held_out = model.held_out if split == "val" else None
     if held_out is None:
@@ -87,25 +90,6 @@ def evaluate(workspace: Workspace, head: str, split: Split = "val", *, trust: bo
     )
     write_json(workspace.metrics_file(head, split), metrics.as_dict())
     return metrics
-
-
-def require_current(model: Model, head: str, features: LabelledFeatures) -> None:
-    """See that a model is of the features and the labelled images that are there now.
-
-    Raises
-    ------
-    ModelError
-        It was trained on other images or labels.
-    IdentityMismatch
-        It was trained on features of another extractor.
-    """
-    again = f"Run `pipeline train {head}` again."
-    model.identity.require(features.identity, f"model {head!r}", "the features in use", again)
-    if (model.rows_sha256, model.classes) != (features.digest(*model.splits), features.classes):
-        raise ModelError(
-            f"model {head!r} was trained on other images or labels than {' and '.join(model.splits)} now "
-            f"have, so its scores might count images that it learned from. {again}"
-        )
 
 
 def _of_split(split: Split, rows: LabelledRows, held_out: Predictions) -> tuple[Codes, Predictions]:

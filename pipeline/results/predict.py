@@ -23,13 +23,10 @@ from pipeline.dataset.sources.names import has_image_suffix
 from pipeline.dataset.sources.walk import LabelledFolder, list_files
 from pipeline.errors import IdentityMismatch, MissingRows, SourceError, SourceMissing
 from pipeline.features.extractor import Execution, Extractor, chunks
-from pipeline.features.identity import Identity, identity_of
-from pipeline.features.quantised import QUANTISED
 from pipeline.features.store import Features, FeatureStore, RowKey
-from pipeline.features.weights import resolve_weights
 from pipeline.heads import model_folder
 from pipeline.heads.model import UNSURE, Model
-from pipeline.params import read_params
+from pipeline.networks.model_extractor import ModelExtractor
 from pipeline.workspace import Workspace
 
 _CHUNK = 256  # images whose features are held at once
@@ -74,7 +71,7 @@ def predict(
     Parameters
     ----------
     workspace : Workspace
-        Its ``params.yaml`` says which extractor is in use.
+        Its ``params.yaml`` says which extractor is in use; a model that brings its own network needs it not.
     model : str
         A model's name, or the path of its folder.
     images : sequence of str
@@ -100,22 +97,9 @@ def predict(
     """
     folder = Path(model) if "/" in model else workspace.model_folder(model)
     head = model_folder.load(folder, trust=trust)
-    params = read_params(workspace.params_file)
-    weights = resolve_weights(params.extract.weights, workspace.root, params.extract.backbone)
-    quantised = workspace.quantised_file
-    if QUANTISED in head.extras:  # the model brings its own
-        quantised = folder / QUANTISED
-    identity = identity_of(params.extract, weights, quantised)
-    identity.require(
-        head.identity,
-        f"the extractor in {workspace.params_file}",
-        f"that of the model in {folder}",
-        f"Change params.yaml back, or train again: `dvc repro` or `pipeline train {head.name}`.",
-    )
+    asked = ModelExtractor.of(workspace, folder, head)
     files = [file for given in images for file in _files(given)]
-    source = _FeatureSource(
-        workspace, identity, lambda: Extractor(params.extract, weights, Execution(device), quantised)
-    )
+    source = _FeatureSource(asked, Execution(device))
     predictions: list[Prediction] = []
     with progress("predict", len(files)) as advance:
         for chunk in chunks(files, _CHUNK):
@@ -136,18 +120,19 @@ class _FeatureSource:
     The network is set up only when the first image needs it.
     """
 
-    def __init__(self, workspace: Workspace, identity: Identity, extractor: Callable[[], Extractor]) -> None:
-        self._new_extractor = extractor
-        self._identity = identity
+    def __init__(self, asked: ModelExtractor, execution: Execution) -> None:
+        self._asked, self._execution = asked, execution
+        self._identity = asked.identity
         self._store: FeatureStore | None = None
         # Without a store of this identity everything is computed, and comes out the same.
         with contextlib.suppress(MissingRows, IdentityMismatch):
-            self._store = FeatureStore.open(workspace.store_folder, identity)
+            if asked.store is not None:
+                self._store = FeatureStore.open(asked.store, asked.identity)
         self._stored = self._store.keys() if self._store else set()
 
     @cached_property
     def _extractor(self) -> Extractor:
-        return self._new_extractor()
+        return self._asked.extractor(self._execution)
 
     def features(
         self, files: Sequence[Path], advance: Callable[[int], None]

@@ -41,7 +41,8 @@ def command(name: str) -> click.Command:
 
 def test_every_module_of_the_room_is_a_command() -> None:
     (folder,) = pipeline.commands.__path__
-    assert sorted(COMMANDS) == sorted(path.stem for path in Path(folder).glob("[!_]*.py"))
+    modules = [path.stem.replace("_", "-") for path in Path(folder).glob("[!_]*.py")]
+    assert sorted(COMMANDS) == sorted(modules)
 
 
 def test_help__lists_every_command_with_what_it_does() -> None:

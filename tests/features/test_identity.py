@@ -148,6 +148,6 @@ def test_identity_of__another_network() -> None:
 
 @pytest.mark.parametrize("dimension", [0, -1, 10**9, 2048.0, "2048", True, None, [2048]])
 def test_from_dict__a_dimension_not_to_be_believed(identity: Identity, dimension: Any) -> None:
-    said = f"expected a dimension from 1 to 65536, found {dimension!r}"
+    said = f"expected a dimension from 1 to 1048576, found {dimension!r}"
     with pytest.raises(StoreError, match=re.escape(said)):
         Identity.from_dict(identity.as_dict() | {"dimension": dimension})

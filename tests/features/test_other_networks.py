@@ -145,7 +145,7 @@ def test_shard__rows_of_another_width(workspace: Workspace) -> None:
     assert "no usable shard" in fault
     said["identity"]["dimension"] = 10**12
     description.write_text(json.dumps(said))
-    with pytest.raises(StoreError, match="expected a dimension from 1 to 65536, found 1000000000000"):
+    with pytest.raises(StoreError, match="expected a dimension from 1 to 1048576, found 1000000000000"):
         FeatureStore.open(workspace.store_folder)
 
 

@@ -1,0 +1,1 @@
+"""Room between heads and results: training in the network itself, where stored features are not enough."""
