@@ -92,7 +92,7 @@ class Commands(click.Group):
             click.echo(f"pipeline: {_one_line(error)}", err=True)
             raise click.exceptions.Exit(1) from None
         except KeyboardInterrupt:
-            click.echo("pipeline: stopped; finished files are kept, run the same command to go on", err=True)
+            click.echo("pipeline: stopped; what was finished is kept, run the same command again", err=True)
             raise click.exceptions.Exit(130) from None
 
 

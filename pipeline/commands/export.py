@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from pipeline.commands import workspace_of
+from pipeline.commands import complete_model, workspace_of
 from pipeline.console import counted, printable
 
 if TYPE_CHECKING:
@@ -18,14 +18,19 @@ if TYPE_CHECKING:
     from pipeline.results.export.wanted import Wanted
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
-_STATE_ENDINGS = (".safetensors", ".pth", ".pt")
+_ENDINGS = {
+    "--onnx": (".onnx",),
+    "--state-dict": (".safetensors", ".pth", ".pt"),
+    "--torch-export": (".pt2",),
+    "--features": (".h5", ".hdf5"),
+}
 
 
 @click.command(
-    short_help="Write a classifier as ONNX or for torch, or the features as HDF5.",
+    short_help="Write a classifier as ONNX or for torch, or features as HDF5.",
     epilog="Example:  pipeline export logreg --onnx pets.onnx --with-preprocessing",
 )
-@click.argument("model", metavar="[MODEL]", required=False)
+@click.argument("model", metavar="[MODEL]", required=False, shell_complete=complete_model)
 @click.option("--onnx", type=_FILE, metavar="FILE", help="The classifier as ONNX (extra `export`).")
 @click.option(
     "--with-preprocessing",
@@ -71,9 +76,10 @@ def command(
     trust: bool,
     as_json: bool,
 ) -> None:
-    """Write MODEL, a name in models/ or the path of such a folder, from the image to the probabilities.
+    """Write MODEL, a name in models/ or the path of such a folder, together with its network.
 
-    The head must be linear. Every file is read back and asked about images of val: one that does not
+    It gives probabilities, or scores where the head has none; a state dict gives logits. The head must be
+    linear. Every file is read back and asked about images of val: one that does not
     say what the pipeline says is not written. Without --with-preprocessing a classifier takes float32
     (n, 3, 224, 224): resized and cropped as in its metadata, divided by 255, normalised.
     """
@@ -115,16 +121,14 @@ def _check_usage(model: str | None, wanted: Wanted, features: Path | None, split
         raise click.UsageError("Missing argument 'MODEL': the classifier to be written.")
     if model is not None and not wanted.files:
         raise click.UsageError("--features holds no classifier: leave MODEL out, or give --onnx FILE too.")
-    if wanted.state_dict and wanted.state_dict.suffix not in _STATE_ENDINGS:
-        raise click.BadParameter(
-            f"expected a file that ends in {', '.join(_STATE_ENDINGS)}", param_hint="--state-dict"
-        )
-    files = [*wanted.files, *([features] if features else [])]
-    if len({file.resolve() for file in files}) < len(files):
-        raise click.UsageError("Two options name the same file.")
-    for file in files:
+    files = (wanted.onnx, wanted.state_dict, wanted.torch_export, features)
+    for (option, endings), file in zip(_ENDINGS.items(), files, strict=True):
+        if file is None:
+            continue
         if file.exists() and not file.is_file():  # such as /dev/null
             raise click.BadParameter(f"{printable(str(file))}: expected a regular file, or a new one")
+        if file.suffix not in endings:  # no two options share one, so no two write the same file
+            raise click.BadParameter(f"expected a file that ends in {', '.join(endings)}", param_hint=option)
 
 
 def _told(written: Exported) -> str:

@@ -59,7 +59,13 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Write the best of what is asked for into params.yaml, ready for `dvc repro`.",
 )
-@click.option("--top", type=click.IntRange(min=1), default=15, show_default=True, help="Lines to print.")
+@click.option(
+    "--top",
+    type=click.IntRange(min=1),
+    default=15,
+    show_default=True,
+    help="Lines to print, and beside them the best of each estimator, whatever its rank.",
+)
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),

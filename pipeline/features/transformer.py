@@ -31,6 +31,7 @@ from pipeline.features.transforms import to_pixels
 from pipeline.features.weights import resolve_weights
 from pipeline.params import ExtractParams
 from pipeline.typed import build
+from pipeline.workspace import Workspace
 
 _Image = Path | npt.NDArray[np.uint8]
 
@@ -96,7 +97,7 @@ class VGG16Features(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         Raises
         ------
         ParamsError
-            A parameter is out of its range.
+            A parameter is out of its range, or `store` is a workspace and no store.
         """
         self._params()
         return self
@@ -179,6 +180,10 @@ class VGG16Features(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
                 "VGG16Features.precision: int8 needs a network that is drawn from training images. Give half "
                 "or float32; `pipeline extract` computes in int8."
             )
+        if self.store is not None and ((root := Path(self.store).expanduser()) / "params.yaml").is_file():
+            raise ParamsError(
+                f"VGG16Features.store: {root} is a workspace: its store is {Workspace(root).store_folder}."
+            )
         return params
 
     def _opened(self, identity: Identity) -> FeatureStore | None:
@@ -223,7 +228,8 @@ def _keys(images: Sequence[_Image]) -> tuple[dict[int, RowKey], dict[int, str]]:
         if isinstance(image, Path):
             verdict, _ = look_at(image, decode_too=False)
             if verdict.reason:
-                failures[place] = f"{image}: {verdict.reason}"
+                reason = "no such file" if verdict.reason == "vanished" else verdict.reason
+                failures[place] = f"{image}: {reason}"
             else:
                 keys[place] = RowKey(verdict.sha256)
         else:  # no file has these bytes: with such a beginning it is no image

@@ -6,6 +6,7 @@ Owns the file, and what makes one line better than another. It fits nothing.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -224,12 +225,18 @@ class Leaderboard:
         if stored == of:
             board.add(lines)
         else:
-            aside = path.replace(path.with_suffix(".old.json"))
+            aside = path.replace(_free_name(path))
             warn(
                 f"{printable(str(path))} is of other images, labels, features or folds: a new leaderboard "
                 f"begins, the old one is kept as {aside.name}"
             )
         return board
+
+
+def _free_name(path: Path) -> Path:
+    """Return where an old leaderboard is kept: ``sweep.old.json``, then ``sweep.old.2.json`` and so on."""
+    suffixes = itertools.chain([".old.json"], (f".old.{number}.json" for number in itertools.count(2)))
+    return next(free for suffix in suffixes if not (free := path.with_suffix(suffix)).exists())
 
 
 class _NotOne(Exception):

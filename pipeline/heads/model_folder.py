@@ -32,7 +32,8 @@ from pipeline.heads.derived import CHANNELS, Derivation, Standardization
 from pipeline.heads.head_file import PICKLE, WRITERS, in_words
 from pipeline.heads.model import Model, Predictions
 from pipeline.params import HeadParams
-from pipeline.typed import build
+from pipeline.typed import build, did_you_mean
+from pipeline.workspace import Workspace
 
 DESCRIPTION = "model.json"
 #: The training log of a head that keeps one, a line an epoch; for people and ``dvc plots``.
@@ -110,6 +111,23 @@ def save(folder: Path, model: Model, *, trust: bool = False) -> None:
             )
 
 
+def folder_of(workspace: Workspace, model: str) -> Path:
+    """Return the folder of a model that is given by its name, or by the path of its folder.
+
+    Raises
+    ------
+    ModelError
+        It is a file, such as an image that was given before the model.
+    ParamsError
+        It is neither a path nor a name.
+    """
+    if "/" in model:
+        return Path(model)
+    if Path(model).is_file() and not (workspace.models_folder / model).is_dir():
+        raise _no_folder(Path(model))
+    return workspace.model_folder(model)
+
+
 def load(folder: Path, *, trust: bool = False) -> Model:
     """Read a model's folder, and refuse whatever is not as it was written.
 
@@ -131,11 +149,18 @@ def load(folder: Path, *, trust: bool = False) -> Model:
         stored = json.loads(path.read_bytes())
         model, columns, listed = _described(stored)
     except FileNotFoundError:
-        there = sorted(path.parent.name for path in folder.parent.glob(f"*/{DESCRIPTION}"))
+        there = sorted(path.parent.name for path in folder.parent.glob(f"[!.]*/{DESCRIPTION}"))
+        if meant := did_you_mean(folder.name, there):
+            raise ModelError(
+                f"{folder}: no such model.{meant} Name one of those that are there: {', '.join(there)}; or "
+                f"train another head of params.yaml: `pipeline train HEAD`."
+            ) from None
         raise ModelError(
             f"{folder}: no such model. Run `pipeline train {folder.name}` first, or name one of those "
             f"that are there: {', '.join(there) or 'none yet'}."
         ) from None
+    except NotADirectoryError:
+        raise _no_folder(folder) from None
     except (ValueError, TypeError, KeyError, AttributeError, StoreError, ParamsError) as error:
         raise ModelError(f"{path}: not a model's description ({in_words(error)}). {again}") from None
     if PICKLE in listed and not trust:
@@ -163,6 +188,14 @@ def load(folder: Path, *, trust: bool = False) -> Model:
     except ModelError as error:
         raise ModelError(f"{folder / name}: {error}. {again}") from None
     return replace(model, head=head, standardization=standardization, held_out=held_out, extras=files)
+
+
+def _no_folder(folder: Path) -> ModelError:
+    file = next(each for each in (folder, *folder.parents) if each.exists())
+    return ModelError(
+        f"{file} is a file, and no model's folder. MODEL comes first: a name in models/, or the path of such "
+        f"a folder."
+    )
 
 
 def _verified(path: Path, file: Mapping[str, Any], again: str) -> bytes:

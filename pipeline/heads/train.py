@@ -125,6 +125,8 @@ def train(
         seed=features.params.seed,
         trust=trust,
     )
+    with _failing_as(f"heads.{head}"):
+        recipe.derivation.columns(features.identity.dimension)
     rows = features.matrix(*settings.splits, derivation=recipe.reads)
     check_promises(settings, head, recipe)
     fit = partial(recipe.fit, validation=_validation(settings, recipe, features))

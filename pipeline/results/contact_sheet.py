@@ -19,7 +19,7 @@ from pipeline.files import write_atomically
 from pipeline.heads.matrix import LabelledFeatures
 from pipeline.params import Split, did_you_mean, read_params
 from pipeline.results.pictures import pictures
-from pipeline.results.report.answers import Answers, answers_of, current_model, recipe_of
+from pipeline.results.report.answers import Answers, current_model, held_out_answers
 from pipeline.results.tiles import SIDE, Tile, drawn
 from pipeline.workspace import Workspace
 
@@ -115,8 +115,9 @@ def contact_sheet(
         asked = sum(image.path in paths for image in answers.images)
         mistakes = [place for place in answers.mistakes if answers.images[place].path in paths]
         chosen = [_mistake(answers, place) for place in mistakes[:count]]
+        judged = "out of fold" if answers.out_of_fold else "on val"
         title = (
-            f"{errors}, out of fold: {_first(len(chosen), len(mistakes), 'mistake', 'surest')} "
+            f"{errors}, {judged}: {_first(len(chosen), len(mistakes), 'mistake', 'surest')} "
             f"on {counted(asked, 'image')} {of}"
         )
     root = source_root(params.dataset.source, workspace)
@@ -147,8 +148,9 @@ def _in_turn(rows: Iterable[ImageRow]) -> Iterable[ImageRow]:
 
 def _answers(workspace: Workspace, head: str, *, trust: bool) -> Answers:
     features = LabelledFeatures.open(workspace)
-    model = current_model(workspace, features, head, trust=trust)
-    return answers_of(model, *recipe_of(model, features, trust=trust), features)
+    model, features = current_model(workspace, features, head, trust=trust)
+    answers, _ = held_out_answers(model, features, trust=trust)
+    return answers
 
 
 def _mistake(answers: Answers, place: int) -> _Captioned:

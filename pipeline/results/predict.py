@@ -95,7 +95,7 @@ def predict(
     SourceError
         Something given does not exist or holds no images.
     """
-    folder = Path(model) if "/" in model else workspace.model_folder(model)
+    folder = model_folder.folder_of(workspace, model)
     head = model_folder.load(folder, trust=trust)
     asked = ModelExtractor.of(workspace, folder, head)
     files = [file for given in images for file in _files(given)]

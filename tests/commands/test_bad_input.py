@@ -139,6 +139,12 @@ UNKNOWN = {
     "name taken": (["train", "logreg", "--name", "knn"], "--name knn", "Choose another"),
     "never trained": (["evaluate", "knn"], "models/knn: no such model", "`pipeline train knn`"),
     "no such model": (["predict", "knn", "a.jpg"], "models/knn: no such model", "`pipeline train knn`"),
+    "mistyped model": (["evaluate", "logrge"], "models/logrge: no such model", "Did you mean 'logreg'?"),
+    "swapped": (
+        ["predict", __file__, "logreg"],
+        f"{__file__} is a file, and no model's folder",
+        "MODEL comes first",
+    ),
     "too many neighbours": (["train", "knn", "--set", "n_neighbors=99"], "n_neighbors", "knn"),
 }
 

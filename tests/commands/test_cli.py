@@ -264,7 +264,7 @@ def test_extract__stopped_and_resumed(tmp_path: Path, workspace: Workspace, run:
             _, said = process.communicate(timeout=10)
             assert process.returncode == 130
             *progress, last = said.splitlines()
-            assert last.startswith("pipeline: stopped; finished files are kept")
+            assert last.startswith("pipeline: stopped; what was finished is kept")
             assert [line for line in progress if not line.startswith("extract: ")] == []
             with pytest.raises(ProcessLookupError):  # nobody is left in its group
                 os.killpg(process.pid, 0)
@@ -296,7 +296,7 @@ def test_prepare__stopped(tmp_path: Path, workspace: Workspace) -> None:
         process.kill()
         process.communicate()
     assert process.returncode == 130
-    assert said.splitlines()[-1].startswith("pipeline: stopped; finished files are kept")
+    assert said.splitlines()[-1].startswith("pipeline: stopped; what was finished is kept")
     assert _processes_of_session(process.pid) == []
     assert not workspace.manifest_file.exists()
 

@@ -56,7 +56,9 @@ def test_completion__heads_to_train_are_those_of_the_parameters(
     assert complete("train", "") == plain("best")
 
 
-@pytest.mark.parametrize("words", [("evaluate",), ("predict",), ("report", "--head"), ("show", "--errors")])
+@pytest.mark.parametrize(
+    "words", [("evaluate",), ("predict",), ("export",), ("report", "--head"), ("show", "--errors")]
+)
 def test_completion__heads_to_be_used_are_those_that_are_trained(
     complete: Complete, workspace: Workspace, words: tuple[str, ...]
 ) -> None:

@@ -66,7 +66,12 @@ def test_export__features_of_some_splits_need_no_model(run: Run, tmp_path: Path)
         ),
         (["logreg", "--torch-export", "a.pt2", "--split", "val"], "--split belongs to --features."),
         (["logreg", "--state-dict", "a.bin"], "expected a file that ends in .safetensors, .pth, .pt"),
-        (["logreg", "--state-dict", "a.pt", "--torch-export", "./a.pt"], "Two options name the same file."),
+        (["logreg", "--onnx", "a.h5"], "Invalid value for --onnx: expected a file that ends in .onnx"),
+        (
+            ["logreg", "--torch-export", "a.pt"],
+            "Invalid value for --torch-export: expected a file that ends in .pt2",
+        ),
+        (["--features", "a.csv"], "Invalid value for --features: expected a file that ends in .h5, .hdf5"),
         (["logreg", "--onnx", "/dev/null"], "/dev/null: expected a regular file, or a new one"),
     ],
 )

@@ -34,6 +34,9 @@ def test_table__the_best_of_each_estimator_and_derivation(run: Run, workspace: W
     assert f"{stored['best']['accuracy']:.1%} of 34 images in 3 folds" in meaning
     assert "That is optimistic, as it was chosen by this very number; --nested" in meaning
     assert len(run(*SMALL, "--folds", "3", "--top", "8").stdout.splitlines()) == 2 + 8 + 1 + 2
+    shown = run(*SMALL, "--folds", "3", "--top", "1").stdout.rsplit("\n\n", 1)[0].splitlines()[2:]
+    assert sorted(line.split()[1] for line in shown) == ["knn", "ridge"]
+    assert "the best of each estimator, whatever its rank" in " ".join(run("sweep", "--help").stdout.split())
 
 
 def test_table__a_failure_is_shown_with_its_reason(run: Run) -> None:

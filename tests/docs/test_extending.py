@@ -20,11 +20,11 @@ from pipeline.edit_params import write_params
 from pipeline.features.torch_backbone import load_network
 from pipeline.features.weights import resolve_weights
 from pipeline.heads import model_folder, registry
+from pipeline.heads.linear_layer import layer_of
 from pipeline.heads.train import train
 from pipeline.params import parse_params
 from pipeline.results.export import forms
 from pipeline.results.export.check import Sample
-from pipeline.results.export.linear_layer import layer_of
 from pipeline.workspace import Workspace
 from tests.commands.conftest import finished, finished_folder, random_weights
 from tests.docs.pages import DOCS, blocks

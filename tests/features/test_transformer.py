@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,16 @@ def test_store__of_another_extractor(photos: list[str], tmp_path: Path) -> None:
         other.transform(photos[:1])
 
 
+def test_store__a_workspace_is_none(workspace: Workspace, photos: list[str]) -> None:
+    features = VGG16Features(**SMALL, store=workspace.root)
+    told = re.escape(f"{workspace.root} is a workspace: its store is {workspace.store_folder}.")
+    before = sorted(workspace.root.iterdir())
+    for call in (features.fit, features.transform):
+        with pytest.raises(ParamsError, match=told):
+            call(photos)
+    assert sorted(workspace.root.iterdir()) == before
+
+
 def test_store__being_written_by_another_process(photos: list[str], tmp_path: Path) -> None:
     features = VGG16Features(**SMALL, store=tmp_path / "store")
     features.transform(photos[:2])
@@ -157,6 +168,13 @@ def test_unusable__files_are_named_and_the_others_are_kept(
     with pytest.raises(SourceError, match=r"2 of 4 images could not be used \(first: .*broken\.png: "):
         features.transform([photos[0], broken, photos[1], tmp_path / "absent.png"])
     assert len(FeatureStore.open(tmp_path / "store").keys()) == 2
+
+
+def test_unusable__a_file_that_was_never_there(tmp_path: Path) -> None:
+    with pytest.raises(
+        SourceError, match=rf"\(first: {re.escape(str(tmp_path))}/absent\.png: no such file\)"
+    ):
+        VGG16Features(**SMALL).transform([tmp_path / "absent.png"])
 
 
 @pytest.mark.parametrize(

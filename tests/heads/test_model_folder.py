@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.errors import HeadError, ModelError
+from pipeline.errors import HeadError, ModelError, ParamsError
 from pipeline.heads import model_folder
 from pipeline.heads.calibration import Calibration
 from pipeline.heads.derived import Derivation, Standardization
 from pipeline.heads.folds import NOT_HELD_OUT
 from pipeline.heads.model import Model, Predictions
 from pipeline.heads.registry import build
+from pipeline.workspace import Workspace
 from tests.heads.conftest import CLASSES, features_like_vgg
 from tests.heads.test_model import CODES, features, model_of
 
@@ -354,6 +355,41 @@ def test_load__refuses_what_is_not_as_it_was_written(
         model_folder.load(saved)
     assert "pipeline train logreg" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_load__a_name_that_is_nearly_right(saved: Path) -> None:
+    shutil.copytree(saved, saved.with_name(f".{saved.name}.12ab.tmp"))
+    typo = saved.with_name(f"{saved.name}x")
+    with pytest.raises(ModelError) as caught:
+        model_folder.load(typo)
+    assert str(caught.value) == (
+        f"{typo}: no such model. Did you mean {saved.name!r}? Name one of those that are there: {saved.name}; "
+        f"or train another head of params.yaml: `pipeline train HEAD`."
+    )
+
+
+@pytest.mark.parametrize("inside", ["", "logreg"])
+def test_load__a_file_in_the_place_of_a_model(tmp_path: Path, inside: str) -> None:
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(
+        ModelError, match=r"photo\.jpg is a file, and no model's folder\. MODEL comes first: "
+    ):
+        model_folder.load(tmp_path / "photo.jpg" / inside)
+
+
+def test_folder_of__a_name_or_a_path(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (workspace.models_folder / "knn").mkdir(parents=True)
+    for name in ("knn", "photo.jpg"):
+        (tmp_path / name).touch()
+    assert model_folder.folder_of(workspace, "knn") == workspace.model_folder("knn")  # beside a file
+    assert model_folder.folder_of(workspace, "./knn") == Path("knn")
+    with pytest.raises(ModelError, match=r"^photo\.jpg is a file, .* MODEL comes first: "):
+        model_folder.folder_of(workspace, "photo.jpg")
+    with pytest.raises(ParamsError, match="head 'absent.jpg'"):
+        model_folder.folder_of(workspace, "absent.jpg")
 
 
 def test_load__head_of_another_model(saved: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -133,6 +134,16 @@ def test_sweep__other_rows_or_folds_start_anew(
     assert len(sweep(noisy, space, folds=3 if what == "folds" else 5).lines) == 7
     assert "the old one is kept as sweep.old.json" in capsys.readouterr().err
     assert len(json.loads(noisy.sweep_file.with_suffix(".old.json").read_bytes())["lines"]) == 24
+
+
+def test_sweep__all_old_leaderboards_are_kept(noisy: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    space = Space(("ridge",), ("avg",), ("none",))
+    for folds in (3, 4, 5, 6):
+        sweep(noisy, space, folds=folds)
+    names = ["sweep.old.json", "sweep.old.2.json", "sweep.old.3.json"]
+    assert re.findall(r"the old one is kept as (\S+)", capsys.readouterr().err) == names
+    kept = [json.loads((noisy.sweep_file.parent / name).read_bytes()) for name in (*names, "sweep.json")]
+    assert [stored["folds"] for stored in kept] == [3, 4, 5, 6]
 
 
 # --- nested

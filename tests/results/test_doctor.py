@@ -55,18 +55,36 @@ def found(workspace: Workspace) -> dict[str, Check]:
 def test_doctor__all_is_well(workspace: Workspace) -> None:
     before = tree(workspace.root)
     checks = found(workspace)
-    of_workspace = list(checks)[list(checks).index("params.yaml") :]
+    of_workspace = list(checks)[list(checks).index("workspace") :]
     assert of_workspace == [
-        *("params.yaml", "images", "source", "backend", "weights", "features"),
+        *("workspace", "params.yaml", "images", "source", "backend", "weights", "features"),
         *("disk", "store lock", "leftovers"),
     ]
     assert {name for name in of_workspace if checks[name].status != "ok"} == {"images", "weights"}
     assert checks["images"].found == (
         "60 images of 3 classes (36 train, 12 val, 12 test); 1 other is not used"
     )
-    assert checks["features"].found.startswith("60 rows in 2 shards, 3.0 MB")
+    assert checks["features"].found == (
+        "60 rows in 2 shards, 3.0 MB; `pipeline store verify` looks at every byte"
+    )
+    assert checks["workspace"] == Check("workspace", "ok", f"{workspace.root} can be written")
     assert checks["store lock"] == Check("store lock", "ok", "free")
     assert tree(workspace.root) == before
+
+
+def test_doctor__folders_that_cannot_be_written(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace.models_folder.mkdir()
+    access = os.access  # who is root may write everywhere, so permissions alone would show nothing
+    closed = {workspace.root / "cache", workspace.models_folder, workspace.root / "reports"}
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) not in closed and access(path, mode))
+    check = found(workspace)["workspace"]
+    assert check.status == "fail"
+    assert (
+        check.found == f"{workspace.root / 'cache'}, {workspace.models_folder} cannot be written"
+    )  # no reports yet
+    assert "--root DIR" in check.remedy
 
 
 def test_doctor__parameters_that_are_wrong_leave_the_rest_to_be_looked_at(workspace: Workspace) -> None:

@@ -20,12 +20,15 @@ from torchvision.models import vgg16
 from pipeline.dataset.manifest import read_manifest, write_manifest
 from pipeline.edit_params import write_params
 from pipeline.errors import IdentityMismatch, ManifestError, ModelError, PipelineError, SourceError
+from pipeline.features.normalisation import noted_normalisation
+from pipeline.features.store import FeatureStore
 from pipeline.features.transforms import to_pixels
 from pipeline.features.weights import load_weights, resolve_weights
+from pipeline.heads import linear_layer
+from pipeline.heads.linear_layer import LinearLayer
 from pipeline.heads.train import train
-from pipeline.results.export import classifier, forms, linear_layer
+from pipeline.results.export import classifier, forms
 from pipeline.results.export.export import export
-from pipeline.results.export.linear_layer import LinearLayer
 from pipeline.results.export.wanted import Wanted
 from pipeline.results.predict import predict
 from pipeline.workspace import Workspace
@@ -103,6 +106,8 @@ def test_state_dict__what_torchvision_makes_of_it(
             said = opened.metadata()
         assert json.loads(said["classes"]) == ["cat", "dog"]
         assert json.loads(said["preprocessing"])["image_size"] == 32
+        identity = FeatureStore.open(workspace.store_folder).identity
+        assert noted_normalisation(file) == (identity.mean, identity.std)
     network.load_state_dict(state, strict=True)
     weights = load_weights(resolve_weights("random", workspace.root))
     assert all((state[f"features.{key}"].numpy() == value).all() for key, value in weights.items())

@@ -13,12 +13,12 @@ from pipeline.dataset.manifest import ImageRow
 from pipeline.errors import ModelError
 from pipeline.features.identity import DIMENSION
 from pipeline.heads import model_folder
+from pipeline.heads.linear_layer import folded, layer_of
 from pipeline.heads.matrix import LabelledFeatures
 from pipeline.heads.model import Model
 from pipeline.heads.train import train
 from pipeline.results.export.check import said
 from pipeline.results.export.classifier import Classifier
-from pipeline.results.export.linear_layer import folded, layer_of
 from pipeline.workspace import Workspace
 
 SGD = "sklearn.linear_model.SGDClassifier"

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import resource
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -58,3 +62,33 @@ def test_features__missing_rows_leave_no_file(workspace: Workspace, tmp_path: Pa
     with pytest.raises(MissingRows, match=r"lacks the features of 30 of 60 images .* Run `pipeline extract`"):
         write_features(workspace, file)
     assert list(tmp_path.glob("*.h5")) == []
+
+
+def test_features__into_a_folder_that_cannot_be_written(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Path.open
+
+    def refused(path: Path, mode: str = "r", **rest: Any) -> Any:
+        if path.parent == tmp_path and mode != "r":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return original(path, mode, **rest)
+
+    monkeypatch.setattr(Path, "open", refused)
+    file = tmp_path / "all.h5"
+    with pytest.raises(PermissionError) as caught:
+        write_features(workspace, file)
+    assert str(caught.value) == f"[Errno {errno.EACCES}] Permission denied: '{file}'"
+
+
+def test_features__no_room_half_way(workspace: Workspace, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    file = tmp_path / "all.h5"
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            write_features(workspace, file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(file))
+    assert list(tmp_path.glob("*all.h5*")) == []

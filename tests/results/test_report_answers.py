@@ -21,7 +21,7 @@ Change = Callable[[Callable[[ImageRow], ImageRow]], None]
 
 def ask(workspace: Workspace, head: str) -> tuple[Answers, list[Point]]:
     features = LabelledFeatures.open(workspace)
-    model = current_model(workspace, features, head, trust=False)
+    model, _ = current_model(workspace, features, head, trust=False)
     recipe, rows = recipe_of(model, features, trust=False)
     answers = answers_of(model, recipe, rows, features)
     return answers, learning_curve(model, recipe, rows, features, answers)
@@ -65,7 +65,7 @@ def test_answers__are_of_heads_that_had_not_learned_from_the_image(workspace: Wo
 def test_answers__those_kept_with_the_model_where_it_learned_from_val(workspace: Workspace) -> None:
     write_params(workspace.params_file, {"heads.logreg.train_on": "train+val"})
     train(workspace, "logreg")
-    model = current_model(workspace, LabelledFeatures.open(workspace), "logreg", trust=False)
+    model, _ = current_model(workspace, LabelledFeatures.open(workspace), "logreg", trust=False)
     answers, _ = ask(workspace, "logreg")
     assert model.held_out is not None
     assert answers.predictions.probabilities is not None
@@ -88,7 +88,7 @@ def test_recipe__is_of_what_was_set_when_the_model_was_trained(workspace: Worksp
     features = LabelledFeatures.open(workspace)
 
     def params(head: str) -> dict[str, object]:
-        model = current_model(workspace, features, head, trust=False)
+        model, _ = current_model(workspace, features, head, trust=False)
         recipe, rows = recipe_of(model, features, trust=False)
         assert rows.X.shape[1] == (512 if head == "knn" else 25088)
         return dict(recipe.params)

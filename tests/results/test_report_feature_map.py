@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import sys
+import importlib.util
 
 import numpy as np
 import numpy.typing as npt
@@ -8,7 +8,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 from pipeline.errors import PipelineError
-from pipeline.results.report.feature_map import neighbourhoods, principal_components, projected
+from pipeline.results.report.feature_map import neighbourhoods, principal_components, projected, require
 
 
 def test_principal_components__as_scikit_learn_has_them() -> None:
@@ -50,7 +50,8 @@ def test_neighbourhoods__keep_clouds_apart(each: int) -> None:
         np.testing.assert_array_equal(which[distances.argmin(axis=1)], which)
 
 
-def test_neighbourhoods__without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "umap", None)
+def test_require__without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(PipelineError, match=r"--map umap needs the package umap-learn.*\.\[umap\]"):
-        neighbourhoods(np.ones((5, 3), np.float32), seed=0)
+        require("umap")
+    require("pca")

@@ -6,6 +6,7 @@ Owns the looking. It changes nothing, fetches nothing, and looks at no byte of a
 from __future__ import annotations
 
 import fcntl
+import os
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -34,6 +35,7 @@ _STALE = 3600.0  # seconds
 
 def workspace_checks(workspace: Workspace) -> Iterator[Check]:
     """Look at all of a workspace; what hangs on parameters that cannot be read is left out."""
+    yield looked_at("workspace", partial(writable, workspace))
     yield looked_at("params.yaml", partial(parameters, workspace))
     yield looked_at("images", partial(images, workspace))
     try:
@@ -50,6 +52,23 @@ def workspace_checks(workspace: Workspace) -> Iterator[Check]:
         )
     yield looked_at("store lock", partial(lock, workspace.store_folder))
     yield looked_at("leftovers", partial(leftovers, workspace))
+
+
+def writable(workspace: Workspace) -> Check:
+    """Whether the folders that commands write to can be written."""
+    folders = (
+        workspace.root,
+        workspace.manifest_file.parent,
+        workspace.index_file.parent,
+        workspace.models_folder,
+        workspace.report_file.parent,
+    )
+    there = [folder.absolute() for folder in folders if folder.exists()]
+    closed = [str(folder) for folder in there if not os.access(folder, os.W_OK)]
+    if not closed:
+        return Check("workspace", "ok", f"{there[0]} can be written")
+    remedy = "Give yourself the permission to write there, or name another: pipeline --root DIR"
+    return Check("workspace", "fail", f"{', '.join(closed)} cannot be written", remedy)
 
 
 def parameters(workspace: Workspace) -> Check:
@@ -113,7 +132,7 @@ def weights(params: ExtractParams, root: Path) -> Check:
 
 
 def features(workspace: Workspace, params: Params) -> Check:
-    """Whether the store holds the features of the images; ``pipeline store verify`` looks at every byte."""
+    """Whether the store holds the features of the images, as far as names and sizes tell."""
     try:
         info = inspect(workspace)
     except MissingRows:
@@ -134,7 +153,7 @@ def features(workspace: Workspace, params: Params) -> Check:
     if info.set_aside:
         found += f"; {counted(len(info.set_aside), 'damaged file')} set aside"
         return Check("features", "warn", found, "pipeline store gc, which removes what is set aside")
-    return Check("features", "ok", found)
+    return Check("features", "ok", f"{found}; `pipeline store verify` looks at every byte")
 
 
 def lock(folder: Path) -> Check:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 
+from pipeline.features.normalisation import normalisation_note
+from pipeline.heads.linear_layer import layer_of
 from pipeline.heads.model import Model
-from pipeline.results.export.linear_layer import layer_of
 
 
 def about(model: Model) -> dict[str, str]:
@@ -16,7 +17,8 @@ def about(model: Model) -> dict[str, str]:
     dict of str to str
         ``classes``: labels, in the order of the output. ``output``: ``probabilities`` or ``scores``, and
         ``unsure_below``, the probability that the best label must have. ``preprocessing``: what must be done
-        to an image. ``model``: what it is. ``identity``: of the extractor.
+        to an image. ``model``: what it is. ``identity``: of the extractor. ``normalisation``: as
+        `extract.weights` reads it.
     """
     identity = model.identity
     said = {
@@ -36,4 +38,5 @@ def about(model: Model) -> dict[str, str]:
         "model": {"name": model.name, "estimator": model.estimator, "rows_sha256": model.rows_sha256},
         "identity": identity.as_dict(),
     }
-    return {key: json.dumps(value, ensure_ascii=False) for key, value in said.items()}
+    told = {key: json.dumps(value, ensure_ascii=False) for key, value in said.items()}
+    return told | normalisation_note(identity.mean, identity.std)

@@ -88,7 +88,7 @@ class Sample:
     stored: Floats | None
 
     @classmethod
-    def of(cls, model: Model, weights: Weights, manifest: Manifest, root: Path, store: Path) -> Sample:
+    def of(cls, model: Model, weights: Weights, manifest: Manifest, root: Path, store: Path | None) -> Sample:
         """Read some images of the validation split, and ask the pipeline about them.
 
         Parameters
@@ -100,7 +100,7 @@ class Sample:
             Which images there are. Where none is of the validation split, any may be taken.
         root : Path
             Their folder.
-        store : Path
+        store : Path or None
             Folder of the feature store, which may be of another extractor, or absent.
 
         Raises
@@ -128,7 +128,8 @@ class Sample:
         stored = None
         with contextlib.suppress(MissingRows, IdentityMismatch):
             keys = [RowKey(row.sha256) for row in rows]
-            stored = said(model, FeatureStore.open(store, model.identity).read(keys))
+            if store is not None:
+                stored = said(model, FeatureStore.open(store, model.identity).read(keys))
         split = "val" if of_val else "the manifest"
         numbers = "scores" if model.predict(features[:1]).probabilities is None else "probabilities"
         return cls(split, numbers, originals, pixels, said(model, features), stored)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import torch
 
+from pipeline.heads.linear_layer import layer_of
 from pipeline.heads.model import Model
-from pipeline.results.export.linear_layer import layer_of
 
 
 class Classifier(torch.nn.Module):

@@ -16,14 +16,13 @@ from pipeline.console import printable
 from pipeline.dataset.manifest import read_manifest
 from pipeline.dataset.sources import source_root
 from pipeline.errors import ModelError
-from pipeline.features.identity import identity_of
-from pipeline.features.weights import resolve_weights
 from pipeline.files import replacing
 from pipeline.heads import model_folder
+from pipeline.heads.linear_layer import folded, layer_of
 from pipeline.heads.model import Model
+from pipeline.networks.model_extractor import ModelExtractor
 from pipeline.params import read_params
 from pipeline.results.export.check import Parity, Sample
-from pipeline.results.export.linear_layer import folded, layer_of
 from pipeline.results.export.wanted import Wanted
 from pipeline.workspace import Workspace
 
@@ -84,21 +83,14 @@ def export(workspace: Workspace, model: str, wanted: Wanted, *, trust: bool = Fa
     """
     from pipeline.features.torch_backbone import load_network
 
-    folder = Path(model) if "/" in model else workspace.model_folder(model)
+    folder = model_folder.folder_of(workspace, model)
     head = model_folder.load(folder, trust=trust)
     _require_exportable(head, wanted)
-    params = read_params(workspace.params_file)
-    weights = resolve_weights(params.extract.weights, workspace.root, params.extract.backbone)
-    identity_of(params.extract, weights, workspace.quantised_file).require(
-        head.identity,
-        f"the extractor in {workspace.params_file}",
-        f"that of the model in {folder}",
-        f"Change params.yaml back, or train again: `pipeline train {head.name}`.",
-    )
+    asked = ModelExtractor.of(workspace, folder, head)
     manifest = read_manifest(workspace.manifest_file)
-    root = source_root(params.dataset.source, workspace)
-    sample = Sample.of(head, weights, manifest, root, workspace.store_folder)
-    return list(_written(head, load_network(weights), sample, wanted))
+    root = source_root(read_params(workspace.params_file).dataset.source, workspace)
+    sample = Sample.of(head, asked.weights, manifest, root, asked.store)
+    return list(_written(head, load_network(asked.weights), sample, wanted))
 
 
 def _require_exportable(model: Model, wanted: Wanted) -> None:

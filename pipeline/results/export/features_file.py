@@ -66,6 +66,8 @@ def write_features(
         The features are not those of the manifest, or of what ``params.yaml`` asks for.
     HeadError
         There are fewer than two classes, or a label has no training image.
+    OSError
+        The file cannot be written; its `filename` is `path`.
     """
     features = LabelledFeatures.open(workspace, memory)
     matrix = features.matrix(*(splits or SPLITS))
@@ -75,7 +77,11 @@ def write_features(
         "split": [image.split for image in matrix.images],
         "classes": matrix.classes,
     }
-    with replacing(path) as temporary, h5py.File(temporary, "w", libver=("earliest", "v110")) as file:
+    with (
+        replacing(path) as temporary,
+        temporary.open("xb+") as stream,  # a name HDF5 would open itself, and put errors in words of its own
+        h5py.File(stream, "w", libver=("earliest", "v110")) as file,
+    ):
         file.create_dataset("features", data=matrix.X, track_times=False)
         for name, values in columns.items():
             file.create_dataset(name, data=list(values), dtype=h5py.string_dtype(), track_times=False)

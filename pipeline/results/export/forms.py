@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pipeline.heads.linear_layer import layer_of
 from pipeline.heads.model import Model
 from pipeline.results.export.about import about
 from pipeline.results.export.check import RESIZED_TOLERANCE, TOLERANCE, Sample
-from pipeline.results.export.linear_layer import layer_of
 from pipeline.results.export.wanted import Wanted
 
 Answers = npt.NDArray[np.float32]
@@ -64,10 +64,11 @@ def forms_of(model: Model, network: torch.nn.Sequential, sample: Sample, wanted:
     wanted : Wanted
         Which files.
     """
-    from pipeline.results.export import torch_file
+    from pipeline.results.export import onnx_file, torch_file
 
     k, side = len(model.classes), model.identity.image_size
-    takes = f"images, float32 (n, 3, {side}, {side}), normalised"
+    normalised = f"float32 (n, 3, {side}, {side}), normalised"
+    takes = f"images, {normalised}"
     gives = f"{layer_of(model).output}, float32 (n, {k})"
     images = _normalised(sample, model)
     if wanted.onnx and wanted.with_preprocessing:
@@ -80,7 +81,8 @@ def forms_of(model: Model, network: torch.nn.Sequential, sample: Sample, wanted:
     elif wanted.onnx:
         write = partial(_write_onnx, network=network, model=model, resizing=False)
         batches = [part.numpy() for part in _batches(images)]
-        yield Form(wanted.onnx, takes, gives, write, partial(_ask_onnx, batches=batches))
+        named = f"{onnx_file.NORMALISED}, {normalised}"  # ONNX knows its inputs by name
+        yield Form(wanted.onnx, named, gives, write, partial(_ask_onnx, batches=batches))
     if wanted.state_dict:
         tensors_only = wanted.state_dict.suffix != ".safetensors"
         logits = f"{'scores' if layer_of(model).link == 'none' else 'logits'}, float32 (n, {k})"

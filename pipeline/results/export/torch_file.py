@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file, save
 
 from pipeline.architectures import VGG16, architecture_of
+from pipeline.heads.linear_layer import folded
 from pipeline.heads.model import Model
-from pipeline.results.export.linear_layer import folded
 
 if TYPE_CHECKING:
     from pipeline.results.export.classifier import Classifier

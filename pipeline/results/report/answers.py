@@ -24,6 +24,7 @@ from pipeline.heads.model import Model, Predictions
 from pipeline.heads.out_of_fold import out_of_fold
 from pipeline.heads.recipe import FIT_ERRORS, Recipe, norm_of, one_line
 from pipeline.heads.registry import preset_of
+from pipeline.networks.model_extractor import BACKBONE, features_of
 from pipeline.workspace import Workspace
 
 Codes = npt.NDArray[np.int64]
@@ -48,6 +49,8 @@ class Answers:
         Images that no fold could hold out.
     calibrating : bool
         Whether the probabilities' temperature was fitted to these very images.
+    out_of_fold : bool
+        Whether heads made in the same way were asked; otherwise the head itself, about images of val.
     """
 
     images: tuple[ImageRow, ...]
@@ -56,6 +59,7 @@ class Answers:
     decisions: Floats | None
     left_out: int
     calibrating: bool
+    out_of_fold: bool = True
 
     @cached_property
     def certainty(self) -> Floats:
@@ -86,8 +90,15 @@ class Answers:
         return f"{value:.1%}" if self.predictions.probabilities is not None else f"lead {value:.2f}"
 
 
-def current_model(workspace: Workspace, features: LabelledFeatures, head: str, *, trust: bool) -> Model:
+def current_model(
+    workspace: Workspace, features: LabelledFeatures, head: str, *, trust: bool
+) -> tuple[Model, LabelledFeatures]:
     """Load a trained head, and see that it is of the features and images that are there now.
+
+    Returns
+    -------
+    Model, LabelledFeatures
+        The features are those of the workspace, or of the network that was fine-tuned with the head.
 
     Raises
     ------
@@ -97,8 +108,32 @@ def current_model(workspace: Workspace, features: LabelledFeatures, head: str, *
         It was trained on features of another extractor.
     """
     model = model_folder.load(workspace.model_folder(head), trust=trust)
+    features = features_of(workspace, head, model, "train", "val", features=features)
     require_current(model, head, features)
-    return model
+    return model, features
+
+
+def held_out_answers(
+    model: Model, features: LabelledFeatures, *, trust: bool
+) -> tuple[Answers, tuple[Recipe, FeatureMatrix] | None]:
+    """Ask about images that were not learned from, in the way that suits the model.
+
+    Returns
+    -------
+    Answers
+    tuple of Recipe and FeatureMatrix, or None
+        See `recipe_of`; None for a model whose network has learned, too. Heads made like that would stand on
+        features that have seen the training images, so it is asked itself, about the validation images.
+    """
+    if BACKBONE not in model.extras:
+        made = recipe_of(model, features, trust=trust)
+        return answers_of(model, *made, features), made
+    rows = features.matrix("val")
+    predictions = model.predict(rows.X)
+    answers = Answers(
+        rows.images, rows.y, predictions, predictions.probabilities, 0, False, out_of_fold=False
+    )
+    return answers, None
 
 
 def recipe_of(model: Model, features: LabelledFeatures, *, trust: bool) -> tuple[Recipe, FeatureMatrix]:

@@ -93,10 +93,20 @@ def provenance(workspace: Workspace, features: LabelledFeatures, head: str) -> l
         *([("git commit", commit)] if commit else []),
         (f"head {head}", f"{model['estimator']}, trained on {model['rows']} images of {model['train_on']}"),
         ("its parameters", ", ".join(f"{name}={value}" for name, value in sorted(model["params"].items()))),
+        *_training(model.get("training", {})),
         ("pipeline", __version__),
         *((name, str(version)) for name, version in model["versions"].items()),
         *((name.replace("_", " "), _text(value)) for name, value in features.identity.as_dict().items()),
     ]
+
+
+def _training(done: dict[str, Any]) -> list[tuple[str, str]]:
+    """Say how a network was trained, if one was."""
+    if not done:
+        return []
+    of = f" {done['head']} from {done['unfreeze']} on" if "head" in done else ""
+    epochs = f"{done['epochs_done']} epochs in {done['seconds']} s, number {done['best_epoch']} kept"
+    return [("its training", f"{done['command']}{of}, {epochs}")]
 
 
 def _text(value: Any) -> str:

@@ -5,6 +5,7 @@ Owns the projections. They are unsupervised: labels only colour them.
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -44,6 +45,21 @@ class FeatureMap:
     caution: str
 
 
+def require(method: Method) -> None:
+    """See that a method can be had, before any work.
+
+    Raises
+    ------
+    PipelineError
+        ``umap-learn`` is needed, and not there.
+    """
+    if method == "umap" and importlib.util.find_spec("umap") is None:
+        raise PipelineError(
+            "--map umap needs the package umap-learn. Install the extra `umap` "
+            "(`pip install '.[umap]'` in the pipeline's folder), or leave --map out."
+        )
+
+
 def projected(X: npt.NDArray[np.float32], method: Method, seed: int) -> FeatureMap:
     """Project rows on a plane.
 
@@ -55,11 +71,6 @@ def projected(X: npt.NDArray[np.float32], method: Method, seed: int) -> FeatureM
         See `principal_components` and `neighbourhoods`.
     seed : int
         Of what is random in the second.
-
-    Raises
-    ------
-    PipelineError
-        ``umap-learn`` is needed, and not there.
     """
     return principal_components(X) if method == "pca" else neighbourhoods(X, seed)
 
@@ -95,13 +106,8 @@ def neighbourhoods(X: npt.NDArray[np.float32], seed: int) -> FeatureMap:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of optional packages that it would use for something else
-        try:
-            from umap import UMAP
-        except ImportError:
-            raise PipelineError(
-                "--map umap needs the package umap-learn. Install the extra `umap` "
-                "(`pip install '.[umap]'` in the pipeline's folder), or leave --map out."
-            ) from None
+        from umap import UMAP
+
         # of few rows a graph's leading eigenvectors cannot be had, and a random start does as well
         start = "spectral" if len(X) > 50 else "random"
         mapper = UMAP(n_neighbors=min(15, len(X) - 1), init=start, random_state=seed, n_jobs=1)

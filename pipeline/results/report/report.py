@@ -16,7 +16,7 @@ from pipeline.heads.matrix import LabelledFeatures
 from pipeline.results.dvc_plots import keep_plots_offline
 from pipeline.results.metrics import score
 from pipeline.results.report import feature_map, figures
-from pipeline.results.report.answers import Answers, answers_of, current_model, recipe_of
+from pipeline.results.report.answers import Answers, current_model, held_out_answers
 from pipeline.results.report.curves import rankings
 from pipeline.results.report.facts import data_facts, looks_at_test, provenance
 from pipeline.results.report.feature_map import Method
@@ -73,11 +73,11 @@ def report(
         There are too few images to hold some out.
     """
     require_chart_library()
+    feature_map.require(method)
     features = LabelledFeatures.open(workspace)
     head = head or features.params.evaluate.head
-    model = current_model(workspace, features, head, trust=trust)
-    recipe, rows = recipe_of(model, features, trust=trust)
-    answers = answers_of(model, recipe, rows, features)
+    model, features = current_model(workspace, features, head, trust=trust)
+    answers, made = held_out_answers(model, features, trust=trust)
 
     shown = chosen(answers)
     root = source_root(features.params.dataset.source, workspace)
@@ -101,7 +101,10 @@ def report(
             f"No calibration: {model.estimator} has no probabilities. `calibrate: true` gives it some; until "
             f"then images are ordered by the lead of the best label over the next."
         )
-    drawn.append(figures.learning_figure(learning_curve(model, recipe, rows, features, answers)))
+    if made is None:
+        notes.append("No learning curve: for each point of it the network would have to be trained again.")
+    else:
+        drawn.append(figures.learning_figure(learning_curve(model, *made, features, answers)))
     drawn += figures.training_figures(workspace.model_folder(head))
     in_cells = [entry.number for cell in seen.cells for entry in cell.entries if entry.picture]
     overview = _map(features, answers, method, in_cells)
@@ -116,6 +119,7 @@ def report(
         "looks": looks_at_test(workspace, head),
         "metrics": score(head, "val", answers.y, answers.predictions, calibrating=answers.calibrating),
         "left_out": answers.left_out,
+        "out_of_fold": answers.out_of_fold,
         "mistakes": len(answers.mistakes),
         "gallery": seen,
         "recognised": {cell.actual: cell.name for cell in seen.cells if cell.right},
