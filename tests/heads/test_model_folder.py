@@ -363,8 +363,8 @@ def test_load__a_name_that_is_nearly_right(saved: Path) -> None:
     with pytest.raises(ModelError) as caught:
         model_folder.load(typo)
     assert str(caught.value) == (
-        f"{typo}: no such model. Did you mean {saved.name!r}? Name one of those that are there: {saved.name}; "
-        f"or train another head of params.yaml: `pipeline train HEAD`."
+        f"{typo}: no such model. Did you mean {saved.name!r}? Name one of those that are there: "
+        f"{saved.name}; or train another head of params.yaml: `pipeline train HEAD`."
     )
 
 
@@ -388,7 +388,7 @@ def test_folder_of__a_name_or_a_path(
     assert model_folder.folder_of(workspace, "./knn") == Path("knn")
     with pytest.raises(ModelError, match=r"^photo\.jpg is a file, .* MODEL comes first: "):
         model_folder.folder_of(workspace, "photo.jpg")
-    with pytest.raises(ParamsError, match="head 'absent.jpg'"):
+    with pytest.raises(ParamsError, match=r"head 'absent\.jpg'"):
         model_folder.folder_of(workspace, "absent.jpg")
 
 

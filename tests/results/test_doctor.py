@@ -75,15 +75,14 @@ def test_doctor__all_is_well(workspace: Workspace) -> None:
 def test_doctor__folders_that_cannot_be_written(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workspace.models_folder.mkdir()
+    models = workspace.models_folder
+    models.mkdir()
     access = os.access  # who is root may write everywhere, so permissions alone would show nothing
-    closed = {workspace.root / "cache", workspace.models_folder, workspace.root / "reports"}
+    closed = {workspace.root / "cache", models, workspace.root / "reports"}  # there are no reports yet
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) not in closed and access(path, mode))
     check = found(workspace)["workspace"]
     assert check.status == "fail"
-    assert (
-        check.found == f"{workspace.root / 'cache'}, {workspace.models_folder} cannot be written"
-    )  # no reports yet
+    assert check.found == f"{workspace.root / 'cache'}, {models} cannot be written"
     assert "--root DIR" in check.remedy
 
 

@@ -78,7 +78,8 @@ def test_features__into_a_folder_that_cannot_be_written(
     file = tmp_path / "all.h5"
     with pytest.raises(PermissionError) as caught:
         write_features(workspace, file)
-    assert str(caught.value) == f"[Errno {errno.EACCES}] Permission denied: '{file}'"
+    error = caught.value
+    assert (error.errno, error.strerror, error.filename) == (errno.EACCES, "Permission denied", str(file))
 
 
 def test_features__no_room_half_way(workspace: Workspace, tmp_path: Path) -> None:
