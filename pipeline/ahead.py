@@ -10,13 +10,18 @@ import threading
 from collections.abc import Callable
 
 
-def begin(*imports: Callable[[], object]) -> None:
+def begin(*imports: Callable[[], object]) -> threading.Thread:
     """Begin to import, one thing after the other, and return at once.
 
     Parameters
     ----------
     *imports : callable
         Called without arguments. What cannot be imported is left to the one who needs it, and to its error.
+
+    Returns
+    -------
+    threading.Thread
+        To be joined before work that runs in Python itself: two such threads keep each other waiting.
     """
 
     def run() -> None:
@@ -25,4 +30,6 @@ def begin(*imports: Callable[[], object]) -> None:
                 each()
 
     # a daemon: a command that fails early does not wait for it
-    threading.Thread(target=run, name="imports", daemon=True).start()
+    thread = threading.Thread(target=run, name="imports", daemon=True)
+    thread.start()
+    return thread

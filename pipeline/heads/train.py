@@ -115,7 +115,7 @@ def train(
     features = LabelledFeatures.open(workspace, memory)
     settings = replace(settings_of(features.params, head), **(changes or {}))
     settings.check(f"heads.{head}")
-    begin(partial(import_module_of, settings.estimator), partial(import_writer, settings.estimator))
+    imports = begin(partial(import_module_of, settings.estimator), partial(import_writer, settings.estimator))
     name = free_name(features.params, head, name)
     recipe = Recipe(
         estimator=settings.estimator,
@@ -128,6 +128,7 @@ def train(
     with _failing_as(f"heads.{head}"):
         recipe.derivation.columns(features.identity.dimension)
     rows = features.matrix(*settings.splits, derivation=recipe.reads)
+    imports.join()
     check_promises(settings, head, recipe)
     fit = partial(recipe.fit, validation=_validation(settings, recipe, features))
 
