@@ -75,7 +75,7 @@ def test_pooling__refused(workspace: Workspace, pooling: Any) -> None:
     )
     with pytest.raises(HeadError) as caught:
         train(workspace, "logreg", changes={"pooling": pooling})
-    assert str(caught.value) == said
+    assert str(caught.value) == f"heads.logreg: {said}"
     with pytest.raises(HeadError) as caught:
         sweep(workspace, Space(("knn",), ("none", pooling)))
     assert str(caught.value) == said

@@ -138,6 +138,7 @@ def test_prefix__is_computed_once(tuned: Workspace, forwarded: list[int]) -> Non
         FeatureStore.open(store.folder, identity)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("unfreeze", "prefix", "first"), [("block5", True, 24), ("block4", True, 17), ("all", True, 0)]
 )
@@ -153,6 +154,7 @@ def test_only_what_is_unfrozen_learns(tuned: Workspace, unfreeze: str, prefix: b
         assert changed == (int(name.partition(".")[0]) >= first), name
 
 
+@pytest.mark.slow
 def test_head_that_is_folded__starts_from_what_it_says(exact: Workspace) -> None:
     """A scikit-learn head on standardised, averaged positions is the same layer in the network."""
     report_of = train(exact, "logreg", changes={"pooling": "avg", "normalize": "standardize"})
@@ -162,6 +164,7 @@ def test_head_that_is_folded__starts_from_what_it_says(exact: Workspace) -> None
     assert report.training["before"]["val_loss"] == pytest.approx(score.log_loss, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_nothing_better__keeps_head_and_network_as_they_were(exact: Workspace) -> None:
     report = tune(exact, learning_rate=0.5, patience=1)
     assert (report.best_epoch, report.epochs) == (0, 1)

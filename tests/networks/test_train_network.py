@@ -105,6 +105,7 @@ def test_log__is_the_tutorials(
     assert [line.split(":")[0] for line in said] == [f"Epoch 0, minibatch {number}" for number in (0, 5)]
 
 
+@pytest.mark.slow
 def test_best_epoch__on_val_is_kept(exact: Workspace) -> None:
     report = train_network(exact, options=NetworkOptions(epochs=4, batch_size=8, learning_rate=20))
     losses = [row[3] for row in history_of(exact, "network")]
@@ -112,6 +113,7 @@ def test_best_epoch__on_val_is_kept(exact: Workspace) -> None:
     assert evaluate(exact, "network").log_loss == pytest.approx(min(losses), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_stopped__goes_on_to_the_same_model(
     exact: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -138,6 +140,7 @@ def test_stopped__goes_on_to_the_same_model(
     assert history_of(exact, "stopped") == history_of(exact, "whole")
 
 
+@pytest.mark.slow
 def test_fresh__starts_anew(
     exact: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

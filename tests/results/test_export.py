@@ -204,6 +204,7 @@ def test_onnx__scores_of_a_head_without_probabilities(workspace: Workspace, tmp_
 
 
 @needs_onnx
+@pytest.mark.slow
 def test_onnx__the_same_bytes_again_and_no_word_of_this_machine(workspace: Workspace, tmp_path: Path) -> None:
     for name in ("first", "second"):
         export(workspace, "logreg", Wanted(onnx=tmp_path / f"{name}.onnx"))
