@@ -185,9 +185,7 @@ def commands(root: Path, rounds: int) -> None:
             return done.stdout
 
         for _ in range(rounds):
-            shutil.rmtree(workspace.factors_folder, ignore_errors=True)
-            run("pipeline train logreg, factor made", "train", "logreg")
-            run("pipeline train logreg, factor kept", "train", "logreg")
+            run("pipeline train logreg", "train", "logreg")
             run("pipeline train linear", "train", "linear")
             workspace.sweep_file.unlink(missing_ok=True)
             shutil.rmtree(workspace.factors_folder, ignore_errors=True)

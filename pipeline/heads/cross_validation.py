@@ -33,8 +33,8 @@ Codes = npt.NDArray[np.int64]
 Indices = npt.NDArray[np.intp]
 Fold = tuple[Indices, Indices]
 
-# Rows that are factored where three linear estimators share the factor: that of 3,500 takes 25 s, and saves
-# 27 s with each of them (benchmarks/heads.py crossover, on one thread).
+# Rows that are factored where three linear estimators share the factor. The number is from when a path on the
+# features took 27 s for 3,500 rows, and their factor 25 s; what it should be now, benchmarks/heads.py says.
 _MOST_FACTORED = 4000
 
 

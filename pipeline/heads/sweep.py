@@ -243,7 +243,7 @@ def _line(
 def _factors(
     workspace: Workspace, features: LabelledFeatures, rows: LabelledRows, derivation: Derivation
 ) -> Callable[[Gram], Factor]:
-    """Return what gives the factor of all rows: kept where it took long, for the winner's training."""
+    """Return what gives the factor of all rows: kept where it took long, for the next sweep."""
     if not worth_factoring(len(rows.y), derivation.columns(features.identity.dimension)):
         return lambda gram: gram.factor
     key = factor_key(features.identity, rows.digest, derivation)
