@@ -7,6 +7,7 @@ torch is not even imported, but to ask it which weights of another network than 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +16,10 @@ from pipeline.console import counted, note, printable, progress, warn
 from pipeline.dataset.manifest import ImageRow, Manifest, read_manifest
 from pipeline.errors import ManifestError, MissingRows, SourceError, StoreError
 from pipeline.features.extraction import Extraction
-from pipeline.features.extractor import Execution, Failure
+from pipeline.features.extractor import Execution, Failure, chunks
 from pipeline.features.index import current_index, write_index
-from pipeline.features.shard_writer import ShardWriter
+from pipeline.features.shard_writer import rows_in_shard
+from pipeline.features.shards import Engine, ThisMachine
 from pipeline.features.store import FeatureStore, RowKey, clear
 from pipeline.files import write_csv
 from pipeline.params import read_params
@@ -71,6 +73,7 @@ def extract(
     *,
     fresh: bool = False,
     verify: bool = False,
+    engine: Engine | None = None,
 ) -> ExtractReport:
     """Bring the store up to date with the manifest.
 
@@ -85,6 +88,8 @@ def extract(
         stopped goes on where it was.
     verify : bool, default False
         Hash what is stored first: every damaged shard is set aside, and not only what is no shard.
+    engine : Engine, optional
+        Who makes the shards; by default this process.
 
     Returns
     -------
@@ -106,12 +111,11 @@ def extract(
         The network cannot be set up.
     """
     extraction = Extraction.of(workspace, execution, fresh=fresh)
-    extractor = None
+    engine = engine or ThisMachine(execution)
     if fresh and _is_in_the_way(workspace, extraction):
-        extractor = extraction.extractor(execution)  # what cannot run must not cost the old features
+        engine.ready(extraction, workspace.store_folder)  # what cannot run must not cost the old features
         note(f"removed {counted(clear(workspace.store_folder), 'shard')}")
     store = FeatureStore.create(workspace.store_folder, extraction.identity)
-    seconds: dict[str, float] = {}
     failures: list[Failure] = []
     with store.writing():
         aside = store.set_aside_damaged(hashing=verify)
@@ -119,13 +123,13 @@ def extract(
         if aside:
             _warn_of_damage(aside, todo)
         if todo:
-            with progress("extract", len(todo)) as advance:
-                extractor = extractor or extraction.extractor(execution)
-                with ShardWriter(store, extractor.made_with) as writer:
-                    for rows, features in extractor.batches(todo, extraction.root, failures):
-                        writer.add([RowKey(row.sha256) for row in rows], features)
-                        advance(len(rows))
-            seconds = {**extractor.seconds, "write": writer.seconds}
+            parts = list(chunks(todo, rows_in_shard(extraction.identity)))
+            with (
+                progress("extract", len(todo)) as advance,
+                contextlib.closing(engine.made(extraction, store, parts, advance)) as shards,
+            ):
+                for shard in shards:
+                    failures += shard.failures
         usable = extraction.manifest.usable
         unique = len({row.sha256 for row in usable})
         report = ExtractReport(
@@ -134,7 +138,7 @@ def extract(
             reused=unique - len(todo),
             copies=len(usable) - unique,
             failed=len(failures),
-            seconds=seconds,
+            seconds=engine.seconds,
         )
         _list_failures(workspace, failures)
         if failures:

@@ -6,12 +6,14 @@ It stores nothing. Results depend neither on the number of workers nor on the si
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +65,10 @@ class Failure:
 
     path: str
     reason: str
+
+
+#: Failures of a part of the images, and its batches: rows of the manifest and their features.
+PartOfImages = tuple[list[Failure], Iterator[tuple[list[ImageRow], Features]]]
 
 
 class Extractor:
@@ -134,12 +140,30 @@ class Extractor:
         features : ndarray of `ExtractParams.storage`, shape (n, dimension)
             One row each.
         """
-        found, files = self._located(rows, root, failures)
-        images = self.decoded(files)
-        pairs = zip(found, images, strict=True)
+        with contextlib.closing(self.batches_of([rows], root)) as parts:
+            for failed, batches in parts:
+                yield from batches
+                failures += failed
+
+    def batches_of(
+        self, parts: Iterable[Sequence[ImageRow]], root: Path
+    ) -> Generator[PartOfImages, None, None]:
+        """Compute the features of images in several parts; no batch has images of two.
+
+        Images are decoded ahead across the borders, so that nothing waits where a part begins.
+
+        Yields
+        ------
+        failures : list of Failure
+            Of the part; complete once its batches have been taken.
+        batches : iterator
+            What `batches` yields of it. To be taken before the next part.
+        """
+        ahead, here = itertools.tee(_located(part, root) for part in parts)
+        images = self.decoded(file for located in ahead for file in located.files)
         try:
-            while batch := self._next_batch(pairs, failures):
-                yield [row for row, _ in batch], self.forward([pixels for _, pixels in batch])
+            for part in here:
+                yield part.failures, self._batches(zip(part.rows, images, strict=False), part.failures)
         finally:
             images.close()
 
@@ -163,6 +187,12 @@ class Extractor:
         self.seconds["forward"] += time.perf_counter() - started
         return features
 
+    def _batches(
+        self, images: Iterator[tuple[ImageRow, Decoded]], failures: list[Failure]
+    ) -> Iterator[tuple[list[ImageRow], Features]]:
+        while batch := self._next_batch(images, failures):
+            yield [row for row, _ in batch], self.forward([pixels for _, pixels in batch])
+
     def _next_batch(
         self, images: Iterator[tuple[ImageRow, Decoded]], failures: list[Failure]
     ) -> list[tuple[ImageRow, npt.NDArray[np.uint8]]]:
@@ -179,18 +209,25 @@ class Extractor:
         self.seconds["decode"] += time.perf_counter() - started
         return batch
 
-    def _located(
-        self, rows: Sequence[ImageRow], root: Path, failures: list[Failure]
-    ) -> tuple[list[ImageRow], list[Path]]:
-        """Find the files of rows; a path that leads out of the source is a failure."""
-        found, files = [], []
-        for row in rows:
-            try:
-                files.append(image_file(row.path, root))
-                found.append(row)
-            except ManifestError as error:
-                failures.append(Failure(row.path, str(error)))
-        return found, files
+
+class _Located(NamedTuple):
+    """Images and their files, and those whose path leads nowhere."""
+
+    rows: list[ImageRow]
+    files: list[Path]
+    failures: list[Failure]
+
+
+def _located(rows: Sequence[ImageRow], root: Path) -> _Located:
+    """Find the files of rows; a path that leads out of the source is a failure."""
+    located = _Located([], [], [])
+    for row in rows:
+        try:
+            located.files.append(image_file(row.path, root))
+            located.rows.append(row)
+        except ManifestError as error:
+            located.failures.append(Failure(row.path, str(error)))
+    return located
 
 
 def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
