@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from pipeline.commands import workspace_of
+from pipeline.commands import cluster_of, cluster_options, workspace_of
 from pipeline.console import counted, note, printable, table
 from pipeline.params import NORMALIZATIONS, POOLINGS
 
@@ -71,12 +71,14 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     help="Processes, where heads are fitted one by one.  [default: one a processor]",
 )
+@cluster_options
 @click.option("--memory", metavar="SIZE", help="As for `pipeline train`.")
 @click.option("--trust", is_flag=True, help="Allow estimators from outside scikit-learn.")
 @click.option("--json", "as_json", is_flag=True, help="Print reports/sweep.json.")
 @click.pass_context
 def command(
     ctx: click.Context,
+    /,
     estimators: tuple[str, ...],
     poolings: tuple[str, ...],
     normalizations: tuple[str, ...],
@@ -88,6 +90,7 @@ def command(
     memory: str | None,
     trust: bool,
     as_json: bool,
+    **on: object,
 ) -> None:
     """Cross-validate classifiers on the stored features of train and val: reports/sweep.json.
 
@@ -109,14 +112,16 @@ def command(
         normalizations=cast("Any", tuple(dict.fromkeys(normalizations)) or NORMALIZATIONS),
         trust=trust,
     )
-    board = sweep(
-        workspace,
-        space,
-        folds=folds,
-        nested=nested,
-        jobs=jobs,
-        memory=None if memory is None else parsed_size(memory),
-    )
+    with cluster_of(on) as cluster:
+        board = sweep(
+            workspace,
+            space,
+            folds=folds,
+            nested=nested,
+            jobs=jobs,
+            memory=None if memory is None else parsed_size(memory),
+            cluster=cluster,
+        )
     if as_json:
         click.echo(workspace.sweep_file.read_text("utf-8"), nl=False)
     else:

@@ -65,6 +65,7 @@ def open_backbone(
     device: str = "auto",
     backend: str = "auto",
     quantised: Path | None = None,
+    threads: int | None = None,
 ) -> Backbone:
     """Set up the network.
 
@@ -80,6 +81,8 @@ def open_backbone(
         ``auto`` takes OpenVINO for ``int8``, and for VGG16 on x86 CPUs if it is installed.
     quantised : Path, optional
         The network of ``int8``; needed for that.
+    threads : int, optional
+        Of the forward pass on a CPU.
 
     Raises
     ------
@@ -103,9 +106,10 @@ def open_backbone(
     if backend == "openvino":
         from pipeline.features.openvino_backbone import OpenVinoBackbone
 
-        return OpenVinoBackbone(weights, precision, quantised if precision == "int8" else None)
-    from pipeline.features.torch_backbone import TorchBackbone, choose_device
+        return OpenVinoBackbone(weights, precision, quantised if precision == "int8" else None, threads)
+    from pipeline.features.torch_backbone import TorchBackbone, choose_device, limit_threads
 
+    limit_threads(threads)
     return TorchBackbone(weights, precision, choose_device(device))
 
 

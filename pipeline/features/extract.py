@@ -19,7 +19,7 @@ from pipeline.features.extraction import Extraction
 from pipeline.features.extractor import Execution, Failure, chunks
 from pipeline.features.index import current_index, write_index
 from pipeline.features.shard_writer import rows_in_shard
-from pipeline.features.shards import Engine, ThisMachine
+from pipeline.features.shards import NOT_COMPUTED, Engine, ThisMachine
 from pipeline.features.store import FeatureStore, RowKey, clear
 from pipeline.files import write_csv
 from pipeline.params import read_params
@@ -197,6 +197,14 @@ def _list_failures(workspace: Workspace, failures: list[Failure]) -> None:
 
 def _told(failures: Sequence[Failure], workspace: Workspace, report: ExtractReport, timeout: float) -> str:
     """Say what failed, and what may help."""
+    given_up = sum(failure.reason.startswith(NOT_COMPUTED) for failure in failures)
+    if given_up:
+        first = next(failure for failure in failures if failure.reason.startswith(NOT_COMPUTED))
+        return (
+            f"{given_up} of {counted(report.computed + report.failed, 'image')} were not computed (first: "
+            f"{printable(f'{first.path}: {first.reason}')}; all, and what could not be read: "
+            f"{workspace.failed_file}). Run the same command again; what is finished is kept."
+        )
     late = sum(failure.reason == "timeout" for failure in failures)
     total = counted(report.computed + report.failed, "image")
     others = ", the others are stored" if report.computed else ""

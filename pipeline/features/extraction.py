@@ -116,7 +116,7 @@ class Extraction:
         WeightsError, DeviceError
             It cannot be set up.
         """
-        _require_source(self.root)
+        require_source(self.root)
         return Extractor(self.params, self.weights, execution, self.quantised)
 
 
@@ -129,7 +129,7 @@ def _refuse_other_precision(workspace: Workspace, params: ExtractParams, weights
 
 def _draw(file: Path, params: ExtractParams, weights: Weights, manifest: Manifest, root: Path) -> None:
     """Quantise the network on a sample of the training images, and keep it."""
-    _require_source(root)
+    require_source(root)
     rows = calibration_rows(manifest.usable)
     with progress("quantise", len(rows)) as advance:
         content = quantise(weights, _sample(rows, params, root), advance)
@@ -151,7 +151,14 @@ def _sample(rows: Sequence[ImageRow], params: ExtractParams, root: Path) -> npt.
     return np.stack(sample)
 
 
-def _require_source(root: Path) -> None:
+def require_source(root: Path) -> None:
+    """Refuse to go on without the folder of the images.
+
+    Raises
+    ------
+    SourceMissing
+        It is not there.
+    """
     if not root.is_dir():
         raise SourceMissing(
             f"{printable(str(root))}: the folder of the images is not there, and not all have features yet. "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import threading
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -50,6 +51,8 @@ class Execution:
         Processes that read and decode; None for one a processor, at most 32.
     timeout : float
         Seconds that one image may take to read and decode.
+    threads : int or None
+        Threads of the forward pass on a CPU; None leaves their number to what runs it.
     """
 
     device: str = "auto"
@@ -57,6 +60,7 @@ class Execution:
     batch_size: int | None = None
     workers: int | None = None
     timeout: float = TIMEOUT
+    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -112,12 +116,14 @@ class Extractor:
             device=execution.device,
             backend=execution.backend,
             quantised=quantised,
+            threads=execution.threads,
         )
         self.batch_size = execution.batch_size or self._backbone.batch_size
         self._workers = execution.workers or min(os.cpu_count() or 1, _MOST_WORKERS)
         self._timeout = execution.timeout
         self.made_with = self._backbone.made_with
         self.seconds = {"decode": 0.0, "forward": 0.0}
+        self._computing = threading.Lock()  # a worker of a cluster may make two shards at a time
 
     def batches(
         self, rows: Sequence[ImageRow], root: Path, failures: list[Failure]
@@ -177,11 +183,12 @@ class Extractor:
     def forward(self, pixels: Sequence[npt.NDArray[np.uint8]]) -> Features:
         """Push images through, in batches; of `ExtractParams.storage`, shape (len(pixels), dimension)."""
         started = time.perf_counter()
-        parts = [
-            # channels last in memory, channels first by shape: what the fast kernels want
-            self._backbone(np.stack(batch).transpose(0, 3, 1, 2))
-            for batch in chunks(pixels, self.batch_size)
-        ]
+        with self._computing:
+            parts = [
+                # channels last in memory, channels first by shape: what the fast kernels want
+                self._backbone(np.stack(batch).transpose(0, 3, 1, 2))
+                for batch in chunks(pixels, self.batch_size)
+            ]
         with np.errstate(over="ignore"):  # the store refuses what does not fit, by name
             features: Features = np.concatenate(parts).astype(self._params.storage, copy=False)
         self.seconds["forward"] += time.perf_counter() - started

@@ -21,6 +21,9 @@ from pipeline.features.extractor import Execution, Extractor, Failure
 from pipeline.features.shard_writer import ShardWriter
 from pipeline.features.store import FeatureStore, RowKey
 
+#: Begins the reason of an image that there is nothing wrong with: its shard could not be made.
+NOT_COMPUTED = "not_computed: "
+
 
 @dataclass(frozen=True)
 class Shard:

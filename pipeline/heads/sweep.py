@@ -6,13 +6,15 @@ The test rows it never reads.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from pipeline.cluster import Cluster
 from pipeline.console import counted, note, progress
 from pipeline.heads.cross_validation import Codes, CrossValidation, Fold, HeldOut, Indices
 from pipeline.heads.derived import Derivation, has_positions
@@ -23,6 +25,7 @@ from pipeline.heads.leaderboard import Leaderboard, Line, rounded, standard_erro
 from pipeline.heads.matrix import LabelledFeatures, LabelledRows, factor_key
 from pipeline.heads.recipe import Recipe, norm_of
 from pipeline.heads.registry import build, grid_of
+from pipeline.heads.stored_matrix import StoredMatrix
 from pipeline.params import NORMALIZATIONS, POOLINGS, Normalize, Pooling
 from pipeline.workspace import Workspace
 
@@ -96,6 +99,7 @@ def sweep(
     nested: bool = False,
     jobs: int | None = None,
     memory: int | None = None,
+    cluster: Cluster | None = None,
 ) -> Leaderboard:
     """Cross-validate all of a space, and keep the leaderboard in ``reports/sweep.json``.
 
@@ -116,6 +120,8 @@ def sweep(
         See `CrossValidation`.
     memory : int, optional
         See `LabelledFeatures.open`.
+    cluster : Cluster, optional
+        Whose workers fit the heads that are fitted one by one. They read the features themselves.
 
     Returns
     -------
@@ -148,8 +154,10 @@ def sweep(
     todo = {derivation: estimators for derivation, estimators in todo.items() if estimators}
     if not todo:
         return board
+    if cluster:
+        cluster.require_alike(workspace.store_folder)
     heads = sum(len(grid_of(each, 1.0)) for estimators in todo.values() for each in estimators)
-    with progress("sweep", heads * parts.count, "fits") as advance:
+    with progress("sweep", heads * parts.count, "fits") as advance, _jobs_on(cluster):
         for derivation, estimators in todo.items():
             matrix = features.matrix("train", "val", derivation=derivation)
             validation = CrossValidation(
@@ -160,6 +168,9 @@ def sweep(
                 memory=features.memory.shared(1 + len(parts.inner)),
                 jobs=jobs,
                 factor_of=_factors(workspace, features, rows, derivation),
+                stored=StoredMatrix(workspace.root.absolute(), derivation, rows.digest, memory)
+                if cluster
+                else None,
             )
             norm = norm_of(derivation.scaled(matrix.X)) or 1.0
             try:
@@ -174,6 +185,15 @@ def sweep(
             finally:  # after Ctrl-C, too: what is finished is kept
                 board.write(workspace.sweep_file)
     return board
+
+
+def _jobs_on(cluster: Cluster | None) -> contextlib.AbstractContextManager[Any]:
+    """Have joblib's jobs done by a cluster, if there is one."""
+    if cluster is None:
+        return contextlib.nullcontext()
+    from joblib import parallel_config
+
+    return cast("contextlib.AbstractContextManager[Any]", parallel_config("dask"))
 
 
 @dataclass(frozen=True)
