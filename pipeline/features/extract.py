@@ -197,16 +197,15 @@ def _list_failures(workspace: Workspace, failures: list[Failure]) -> None:
 
 def _told(failures: Sequence[Failure], workspace: Workspace, report: ExtractReport, timeout: float) -> str:
     """Say what failed, and what may help."""
-    given_up = sum(failure.reason.startswith(NOT_COMPUTED) for failure in failures)
+    total = counted(report.computed + report.failed, "image")
+    given_up = [failure for failure in failures if failure.reason.startswith(NOT_COMPUTED)]
     if given_up:
-        first = next(failure for failure in failures if failure.reason.startswith(NOT_COMPUTED))
+        first = printable(f"{given_up[0].path}: {given_up[0].reason}")
         return (
-            f"{given_up} of {counted(report.computed + report.failed, 'image')} were not computed (first: "
-            f"{printable(f'{first.path}: {first.reason}')}; all, and what could not be read: "
+            f"{len(given_up)} of {total} were not computed (first: {first}; all, and what could not be read: "
             f"{workspace.failed_file}). Run the same command again; what is finished is kept."
         )
     late = sum(failure.reason == "timeout" for failure in failures)
-    total = counted(report.computed + report.failed, "image")
     others = ", the others are stored" if report.computed else ""
     first = printable(f"{failures[0].path}: {failures[0].reason}")
     longer = f"`pipeline extract --timeout {4 * timeout:g}`"
