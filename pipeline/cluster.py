@@ -218,6 +218,13 @@ class Cluster:
             with contextlib.suppress(OSError, RuntimeError):  # the scheduler has gone
                 self.client.cancel(list(flights))
 
+    def jobs(self) -> contextlib.AbstractContextManager[object]:
+        """Have joblib's jobs done by this cluster, in a ``with`` statement."""
+        from joblib import parallel_config
+
+        context: contextlib.AbstractContextManager[object] = parallel_config("dask")
+        return context
+
     def _most(self) -> int:
         slots = self.slots()
         if not slots:

@@ -41,7 +41,7 @@ def poison() -> None:
     make = ShardMaker.make
 
     def failing(self: ShardMaker, parts: Any) -> Any:
-        if parts[0][0].path == os.environ["POISON"]:
+        if parts[0][0].image.path == os.environ["POISON"]:
             raise RuntimeError("no luck with this one")
         return make(self, parts)
 

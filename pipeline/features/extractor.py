@@ -24,7 +24,7 @@ from pipeline.dataset.sources import image_file
 from pipeline.errors import ManifestError
 from pipeline.features.backbone import Backbone, open_backbone
 from pipeline.features.decoder import Decoded, decoded
-from pipeline.features.store import Features
+from pipeline.features.store import Features, RowKey
 from pipeline.features.weights import Weights
 from pipeline.params import ExtractParams
 from pipeline.workers import TIMEOUT
@@ -63,6 +63,13 @@ class Execution:
     threads: int | None = None
 
 
+class Wanted(NamedTuple):
+    """An image, and which of its views are to be computed."""
+
+    image: ImageRow
+    views: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Failure:
     """An image that passed ``prepare`` and could not be read again."""
@@ -71,8 +78,8 @@ class Failure:
     reason: str
 
 
-#: Failures of a part of the images, and its batches: rows of the manifest and their features.
-PartOfImages = tuple[list[Failure], Iterator[tuple[list[ImageRow], Features]]]
+#: Failures of a part of the images, and its batches: row keys and their features.
+PartOfImages = tuple[list[Failure], Iterator[tuple[list[RowKey], Features]]]
 
 
 class Extractor:
@@ -126,14 +133,15 @@ class Extractor:
         self._computing = threading.Lock()  # a worker of a cluster may make two shards at a time
 
     def batches(
-        self, rows: Sequence[ImageRow], root: Path, failures: list[Failure]
-    ) -> Generator[tuple[list[ImageRow], Features], None, None]:
+        self, wanted: Sequence[Wanted], root: Path, failures: list[Failure]
+    ) -> Generator[tuple[list[RowKey], Features], None, None]:
         """Compute the features of images of the manifest.
 
         Parameters
         ----------
-        rows : sequence of ImageRow
-            Which images. They are read and decoded in the background, a few batches ahead.
+        wanted : sequence of Wanted
+            Which views of which images. These are read and decoded in the background, a few batches ahead,
+            each once for all its views.
         root : Path
             The source's folder.
         failures : list of Failure
@@ -141,20 +149,20 @@ class Extractor:
 
         Yields
         ------
-        done : list of ImageRow, length n
-            A batch of them, in the order of `rows`; those that failed are left out.
+        done : list of RowKey, length n
+            A batch of them, in the order of `wanted`; those of images that failed are left out.
         features : ndarray of `ExtractParams.storage`, shape (n, dimension)
             One row each.
         """
-        with contextlib.closing(self.batches_of([rows], root)) as parts:
+        with contextlib.closing(self.batches_of([wanted], root)) as parts:
             for failed, batches in parts:
                 yield from batches
                 failures += failed
 
     def batches_of(
-        self, parts: Iterable[Sequence[ImageRow]], root: Path
+        self, parts: Iterable[Sequence[Wanted]], root: Path
     ) -> Generator[PartOfImages, None, None]:
-        """Compute the features of images in several parts; no batch has images of two.
+        """Compute the features of images in several parts; no batch has rows of two.
 
         Images are decoded ahead across the borders, so that nothing waits where a part begins.
 
@@ -165,11 +173,14 @@ class Extractor:
         batches : iterator
             What `batches` yields of it. To be taken before the next part.
         """
-        ahead, here = itertools.tee(_located(part, root) for part in parts)
-        images = self.decoded(file for located in ahead for file in located.files)
+        of_files, of_views, here = itertools.tee((_located(part, root) for part in parts), 3)
+        images = self.decoded(
+            (file for part in of_files for file in part.files),
+            views=({"views": each.views} for part in of_views for each in part.wanted),
+        )
         try:
             for part in here:
-                yield part.failures, self._batches(zip(part.rows, images, strict=False), part.failures)
+                yield part.failures, self._batches(_rows(part, images))
         finally:
             images.close()
 
@@ -194,47 +205,62 @@ class Extractor:
         self.seconds["forward"] += time.perf_counter() - started
         return features
 
-    def _batches(
-        self, images: Iterator[tuple[ImageRow, Decoded]], failures: list[Failure]
-    ) -> Iterator[tuple[list[ImageRow], Features]]:
-        while batch := self._next_batch(images, failures):
-            yield [row for row, _ in batch], self.forward([pixels for _, pixels in batch])
+    def _batches(self, rows: Iterator[_Row]) -> Iterator[tuple[list[RowKey], Features]]:
+        while batch := self._next_batch(rows):
+            yield [key for key, _ in batch], self.forward([pixels for _, pixels in batch])
 
-    def _next_batch(
-        self, images: Iterator[tuple[ImageRow, Decoded]], failures: list[Failure]
-    ) -> list[tuple[ImageRow, npt.NDArray[np.uint8]]]:
-        """Take images until a batch is full: only the last is smaller."""
+    def _next_batch(self, rows: Iterator[_Row]) -> list[_Row]:
+        """Take rows until a batch is full: only the last is smaller."""
         started = time.perf_counter()
-        batch: list[tuple[ImageRow, npt.NDArray[np.uint8]]] = []
-        for row, image in images:
-            if image.pixels is not None and image.verdict.sha256 == row.sha256:
-                batch.append((row, image.pixels))
-            else:
-                failures.append(Failure(row.path, image.verdict.reason or "changed_since_prepare"))
-            if len(batch) == self.batch_size:
-                break
+        batch = list(itertools.islice(rows, self.batch_size))
         self.seconds["decode"] += time.perf_counter() - started
         return batch
+
+
+#: Of a row: its key, and what the network sees.
+_Row = tuple[RowKey, npt.NDArray[np.uint8]]
 
 
 class _Located(NamedTuple):
     """Images and their files, and those whose path leads nowhere."""
 
-    rows: list[ImageRow]
+    wanted: list[Wanted]
     files: list[Path]
     failures: list[Failure]
 
 
-def _located(rows: Sequence[ImageRow], root: Path) -> _Located:
-    """Find the files of rows; a path that leads out of the source is a failure."""
+def _located(wanted: Sequence[Wanted], root: Path) -> _Located:
+    """Find the files of images; a path that leads out of the source is a failure."""
     located = _Located([], [], [])
-    for row in rows:
+    for each in wanted:
         try:
-            located.files.append(image_file(row.path, root))
-            located.rows.append(row)
+            located.files.append(image_file(each.image.path, root))
+            located.wanted.append(each)
         except ManifestError as error:
-            located.failures.append(Failure(row.path, str(error)))
+            located.failures.append(Failure(each.image.path, str(error)))
     return located
+
+
+def _rows(part: _Located, images: Iterator[Decoded]) -> Iterator[_Row]:
+    """Take the images of a part, and give their views one by one."""
+    for (row, views), image in zip(part.wanted, images, strict=False):  # `images` goes on with the next part
+        if image.views is not None and image.verdict.sha256 == row.sha256:
+            yield from zip((RowKey(row.sha256, view) for view in views), image.views, strict=True)
+        else:
+            part.failures.append(Failure(row.path, image.verdict.reason or "changed_since_prepare"))
+
+
+def parts_of(todo: Sequence[Wanted], rows: int) -> list[list[Wanted]]:
+    """Cut images into parts of so many rows at most; the views of an image stay together."""
+    parts: list[list[Wanted]] = []
+    room = 0
+    for each in todo:
+        if room < len(each.views):
+            parts.append([])
+            room = rows
+        parts[-1].append(each)
+        room -= len(each.views)
+    return parts
 
 
 def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

@@ -16,10 +16,9 @@ from pathlib import Path
 from pipeline.agreement import releases, require_same
 from pipeline.cluster import Cluster, Lost
 from pipeline.console import counted, printable, warn
-from pipeline.dataset.manifest import ImageRow
 from pipeline.errors import ClusterError, IdentityMismatch
 from pipeline.features.extraction import Extraction, require_source
-from pipeline.features.extractor import Execution, Extractor, Failure
+from pipeline.features.extractor import Execution, Extractor, Failure, Wanted
 from pipeline.features.identity import Identity, identity_of
 from pipeline.features.shards import NOT_COMPUTED, Shard, ShardMaker
 from pipeline.features.store import FeatureStore
@@ -101,17 +100,18 @@ class OnCluster:
         self,
         extraction: Extraction,
         store: FeatureStore,
-        parts: Sequence[Sequence[ImageRow]],
+        parts: Sequence[Sequence[Wanted]],
         advance: Callable[[int], object],
     ) -> Generator[Shard, None, None]:
         """Make shards, in the order in which they are finished; of one that is given up all images failed."""
         self.ready(extraction, store.folder)
         job = self._job(extraction, store.folder)
-        for rows, made in self.cluster.outcomes(make_shard, job, parts):
+        for part, made in self.cluster.outcomes(make_shard, job, parts):
             shard = made
             if isinstance(made, Lost):
-                warn(f"a shard of {counted(len(rows), 'image')} was given up: {printable(made.reason)}")
-                shard = Shard("", (), tuple(Failure(row.path, NOT_COMPUTED + made.reason) for row in rows))
+                warn(f"a shard of {counted(len(part), 'image')} was given up: {printable(made.reason)}")
+                reason = NOT_COMPUTED + made.reason
+                shard = Shard("", (), tuple(Failure(image.path, reason) for image, _ in part))
             elif shard.name and not (store.folder / shard.name).is_file():
                 raise ClusterError(f"a worker has written {shard.name}, and {store.folder} does not have it.")
             advance(len(shard.keys))
@@ -131,12 +131,12 @@ class OnCluster:
         )
 
 
-def make_shard(job: Job, rows: Sequence[ImageRow]) -> Shard:
+def make_shard(job: Job, part: Sequence[Wanted]) -> Shard:
     """Make one shard; this runs on a worker, which sets the network up with its first one."""
     FeatureStore.open(job.store, job.identity)  # it may have been replaced since this worker's last shard
     with _SETTING_UP:
         maker = _maker(job)
-    [shard] = maker.make([rows])
+    [shard] = maker.make([part])
     return shard
 
 

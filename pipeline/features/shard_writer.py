@@ -42,6 +42,8 @@ class ShardWriter:
         Held for writing.
     made_with : dict of str to str
         Recorded with each shard.
+    rows : int, optional
+        That fill a shard; by default `rows_in_shard`.
 
     Attributes
     ----------
@@ -51,10 +53,10 @@ class ShardWriter:
         Time that its user waited for the disk.
     """
 
-    def __init__(self, store: FeatureStore, made_with: dict[str, str]) -> None:
+    def __init__(self, store: FeatureStore, made_with: dict[str, str], rows: int | None = None) -> None:
         self._store = store
         self._made_with = made_with
-        self._rows = rows_in_shard(store.identity)
+        self._rows = rows or rows_in_shard(store.identity)
         self._keys: list[RowKey] = []
         self._features = self._empty()
         self._writing: deque[Future[Any]] = deque()

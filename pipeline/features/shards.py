@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from pipeline.dataset.manifest import ImageRow
 from pipeline.features.extraction import Extraction
-from pipeline.features.extractor import Execution, Extractor, Failure
-from pipeline.features.shard_writer import ShardWriter
+from pipeline.features.extractor import Execution, Extractor, Failure, Wanted
+from pipeline.features.shard_writer import ShardWriter, rows_in_shard
 from pipeline.features.store import FeatureStore, RowKey
+from pipeline.views import VIEWS
 
 #: Begins the reason of an image that there is nothing wrong with: its shard could not be made.
 NOT_COMPUTED = "not_computed: "
@@ -69,7 +69,7 @@ class ShardMaker:
         return {**self._extractor.seconds, "write": self._write_seconds}
 
     def make(
-        self, parts: Iterable[Sequence[ImageRow]], advance: Callable[[int], object] = lambda images: None
+        self, parts: Iterable[Sequence[Wanted]], advance: Callable[[int], object] = lambda rows: None
     ) -> Generator[Shard, None, None]:
         """Make one shard of each part of the images.
 
@@ -77,10 +77,10 @@ class ShardMaker:
 
         Parameters
         ----------
-        parts : iterable of sequence of ImageRow
-            No more images each than a shard has rows (`rows_in_shard`).
+        parts : iterable of sequence of Wanted
+            Of no more rows each than a shard has (`rows_in_shard`), or those of one image.
         advance : callable, optional
-            Called with the number of images just computed.
+            Called with the number of rows just computed.
 
         Yields
         ------
@@ -96,18 +96,18 @@ class ShardMaker:
         DeviceError
             The device has not the memory for a single image.
         """
+        rows = max(rows_in_shard(self._store.identity), len(VIEWS))  # an image's views are in one shard
         begun: deque[tuple[tuple[RowKey, ...], tuple[Failure, ...]]] = deque()  # not on disk yet
         with (
-            ShardWriter(self._store, self._extractor.made_with) as writer,
+            ShardWriter(self._store, self._extractor.made_with, rows) as writer,
             contextlib.closing(self._extractor.batches_of(parts, self._root)) as computed,
         ):
             for failures, batches in computed:
                 keys: list[RowKey] = []
-                for rows, features in batches:
-                    added = [RowKey(row.sha256) for row in rows]
+                for added, features in batches:
                     writer.add(added, features)
                     keys += added
-                    advance(len(rows))
+                    advance(len(added))
                 writer.flush()
                 begun.append((tuple(keys), tuple(failures)))
                 yield from _on_disk(begun, writer.written)
@@ -134,7 +134,7 @@ class Engine(Protocol):
         self,
         extraction: Extraction,
         store: FeatureStore,
-        parts: Sequence[Sequence[ImageRow]],
+        parts: Sequence[Sequence[Wanted]],
         advance: Callable[[int], object],
     ) -> Generator[Shard, None, None]:
         """Make one shard of each part of the images, in any order; see `ShardMaker.make`."""
@@ -166,7 +166,7 @@ class ThisMachine:
         self,
         extraction: Extraction,
         store: FeatureStore,
-        parts: Sequence[Sequence[ImageRow]],
+        parts: Sequence[Sequence[Wanted]],
         advance: Callable[[int], object],
     ) -> Generator[Shard, None, None]:
         """Make shards, in the order of the parts."""

@@ -266,7 +266,7 @@ def _by_distance(
 
 def _by_stored(recipe: Recipe, stored: StoredMatrix, fold: Fold) -> tuple[Codes, tuple[str, ...]]:
     matrix = stored.load()
-    return _by_features(recipe, matrix.X, matrix.y, fold)
+    return _by_features(recipe, matrix.X, matrix.row_y, fold)
 
 
 def _by_features(recipe: Recipe, X: Features, y: Codes, fold: Fold) -> tuple[Codes, tuple[str, ...]]:

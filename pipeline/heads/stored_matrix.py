@@ -12,7 +12,8 @@ from pathlib import Path
 
 from pipeline.errors import HeadError
 from pipeline.heads.derived import Derivation
-from pipeline.heads.matrix import FeatureMatrix, LabelledFeatures
+from pipeline.heads.labelled_rows import FeatureMatrix
+from pipeline.heads.matrix import LabelledFeatures
 from pipeline.workspace import Workspace
 
 _LOADING = threading.Lock()

@@ -10,23 +10,26 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from pipeline.cluster import Cluster
 from pipeline.console import counted, note, progress
-from pipeline.heads.cross_validation import Codes, CrossValidation, Fold, HeldOut, Indices
+from pipeline.heads.cross_validation import Codes, CrossValidation, HeldOut
 from pipeline.heads.derived import Derivation, has_positions
 from pipeline.heads.factor import Factor, load_or_make, worth_factoring
-from pipeline.heads.folds import FOLDS, fold_of_rows
+from pipeline.heads.folds import FOLDS
 from pipeline.heads.gram import Gram
+from pipeline.heads.labelled_rows import FeatureMatrix, LabelledRows, factor_key
 from pipeline.heads.leaderboard import Leaderboard, Line, rounded, standard_error
-from pipeline.heads.matrix import LabelledFeatures, LabelledRows, factor_key
+from pipeline.heads.matrix import LabelledFeatures
+from pipeline.heads.parts import Parts
 from pipeline.heads.recipe import Recipe, norm_of
 from pipeline.heads.registry import build, grid_of
 from pipeline.heads.stored_matrix import StoredMatrix
 from pipeline.params import NORMALIZATIONS, POOLINGS, Normalize, Pooling
+from pipeline.views import CENTER, VIEW_USES, ViewUse
 from pipeline.workspace import Workspace
 
 #: Estimators that a second or so is enough for; others are tried on request.
@@ -45,6 +48,8 @@ class Space:
         Short names, or dotted paths of classes.
     poolings, normalizations : tuple of str
         See `Derivation`. With no pooling named, all that the features have positions for.
+    views : tuple of str
+        See `Derivation`. With none named, all that the features have views for.
     trust : bool
         Whether estimators outside scikit-learn may be imported.
     """
@@ -52,15 +57,18 @@ class Space:
     estimators: tuple[str, ...] = ESTIMATORS
     poolings: tuple[Pooling, ...] = ()
     normalizations: tuple[Normalize, ...] = NORMALIZATIONS
+    views: tuple[ViewUse, ...] = ()
     trust: bool = False
 
-    def derivations(self, dimension: int) -> list[Derivation]:
+    def derivations(self, dimension: int, *, several_views: bool = False) -> list[Derivation]:
         """Return all of them, those with fewer columns first: they are quick, and often as good.
 
         Parameters
         ----------
         dimension : int
             Columns of a stored row.
+        several_views : bool, default False
+            Whether there are more views than the centre.
 
         Raises
         ------
@@ -68,7 +76,13 @@ class Space:
             A pooling is named, and there are no positions to pool over.
         """
         poolings = self.poolings or (POOLINGS if has_positions(dimension) else ("none",))
-        found = [Derivation(pooling, normal) for pooling in poolings for normal in self.normalizations]
+        views = self.views or (VIEW_USES if several_views else (CENTER,))
+        found = [
+            Derivation(pooling, normal, use)
+            for pooling in poolings
+            for normal in self.normalizations
+            for use in views
+        ]
         return sorted(found, key=lambda derivation: derivation.columns(dimension))
 
     def holds(self, line: Line) -> bool:
@@ -77,6 +91,7 @@ class Space:
             line.estimator in self.estimators
             and (line.pooling in self.poolings or not self.poolings)
             and line.normalize in self.normalizations
+            and (line.views in self.views or not self.views)
         )
 
     def check(self) -> None:
@@ -132,14 +147,17 @@ def sweep(
     ------
     HeadError
         An estimator does not exist, there are too few images for so many folds, or features have no
-        positions to pool over.
+        positions to pool over, or no views beside the centre.
     MissingRows, IdentityMismatch
         The features are not those of the manifest, or of what ``params.yaml`` asks for.
     """
     features = LabelledFeatures.open(workspace, memory)
     space.check()  # imports scikit-learn, which takes its time
+    views = features.params.extract.views
+    for use in space.views:
+        features.views_of(use)
     rows = features.labels("train", "val")
-    parts = _Parts.of(rows, folds, features.params.seed, nested=nested)
+    parts = Parts.of(rows, folds, features.params.seed, nested=nested)
     held = sum(len(test) for _, test in parts.outer)
     if held < len(rows.y):
         note(
@@ -149,7 +167,7 @@ def sweep(
     board.majority = rounded(np.bincount(rows.y).max() / len(rows.y))
     todo = {
         derivation: [each for each in space.estimators if not board.has(each, derivation, nested=nested)]
-        for derivation in space.derivations(features.identity.dimension)
+        for derivation in space.derivations(features.identity.dimension, several_views=len(views) > 1)
     }
     todo = {derivation: estimators for derivation, estimators in todo.items() if estimators}
     if not todo:
@@ -157,22 +175,27 @@ def sweep(
     if cluster:
         cluster.require_alike(workspace.store_folder)
     heads = sum(len(grid_of(each, 1.0)) for estimators in todo.values() for each in estimators)
-    with progress("sweep", heads * parts.count, "fits") as advance, _jobs_on(cluster):
+    with (
+        progress("sweep", heads * parts.count, "fits") as advance,
+        cluster.jobs() if cluster else contextlib.nullcontext(),
+    ):
         for derivation, estimators in todo.items():
             matrix = features.matrix("train", "val", derivation=derivation)
             validation = CrossValidation(
                 matrix.X,
-                matrix.y,
+                matrix.row_y,
                 matrix.classes,
                 standardize=derivation.normalize == "standardize",
                 memory=features.memory.shared(1 + len(parts.inner)),
                 jobs=jobs,
-                factor_of=_factors(workspace, features, rows, derivation),
-                stored=StoredMatrix(workspace.root.absolute(), derivation, rows.digest, memory)
+                factor_of=_factors(workspace, features, matrix, derivation),
+                stored=StoredMatrix(workspace.root.absolute(), derivation, matrix.digest, memory)
                 if cluster
                 else None,
             )
-            norm = norm_of(derivation.scaled(matrix.X)) or 1.0
+            learned, _ = matrix.all_learned()
+            norm = norm_of(derivation.scaled(learned)) or 1.0
+            on_rows = parts.on(matrix)
             try:
                 for estimator in estimators:
                     recipes = [
@@ -181,45 +204,14 @@ def sweep(
                         )
                         for params in grid_of(estimator, norm)
                     ]
-                    board.add(_lines(recipes, validation, parts, advance))
+                    board.add(_lines(recipes, validation, on_rows, advance))
             finally:  # after Ctrl-C, too: what is finished is kept
                 board.write(workspace.sweep_file)
     return board
 
 
-def _jobs_on(cluster: Cluster | None) -> contextlib.AbstractContextManager[Any]:
-    """Have joblib's jobs done by a cluster, if there is one."""
-    if cluster is None:
-        return contextlib.nullcontext()
-    from joblib import parallel_config
-
-    return cast("contextlib.AbstractContextManager[Any]", parallel_config("dask"))
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """Folds over the rows, and within the training rows of each fold further ones, if they are wanted."""
-
-    outer: list[Fold]
-    inner: list[list[Fold]]
-
-    @classmethod
-    def of(cls, rows: LabelledRows, folds: int, seed: int, *, nested: bool) -> _Parts:
-        def within(some: Indices) -> list[Fold]:
-            fold_of = fold_of_rows(rows.y[some], rows.groups[some], folds, seed)
-            return [(some[fold_of != fold], some[fold_of == fold]) for fold in range(folds)]
-
-        outer = within(np.arange(len(rows.y)))
-        return cls(outer, [within(train) for train, _ in outer] if nested else [])
-
-    @property
-    def count(self) -> int:
-        """How many heads are fitted of each recipe."""
-        return len(self.outer) + sum(map(len, self.inner))
-
-
 def _lines(
-    recipes: Sequence[Recipe], validation: CrossValidation, parts: _Parts, advance: Callable[[int], object]
+    recipes: Sequence[Recipe], validation: CrossValidation, parts: Parts, advance: Callable[[int], object]
 ) -> list[Line]:
     """Cross-validate the recipes of one estimator and one derivation."""
     found = validation.held_out(recipes, parts.outer, advance)
@@ -231,13 +223,14 @@ def _lines(
 
 
 def _line(
-    place: int, recipe: Recipe, held_out: HeldOut, inner: Sequence[HeldOut], y: Codes, parts: _Parts
+    place: int, recipe: Recipe, held_out: HeldOut, inner: Sequence[HeldOut], y: Codes, parts: Parts
 ) -> Line:
     line = Line(
         estimator=recipe.estimator,
         params=dict(recipe.params),
         pooling=recipe.derivation.pooling,
         normalize=recipe.derivation.normalize,
+        views=recipe.derivation.views,
         place=place,
         fit_seconds=round(held_out.seconds, 4),
         warnings=tuple(dict.fromkeys(said for each in (held_out, *inner) for said in each.warnings)),
@@ -261,23 +254,25 @@ def _line(
 
 
 def _factors(
-    workspace: Workspace, features: LabelledFeatures, rows: LabelledRows, derivation: Derivation
+    workspace: Workspace, features: LabelledFeatures, matrix: FeatureMatrix, derivation: Derivation
 ) -> Callable[[Gram], Factor]:
     """Return what gives the factor of all rows: kept where it took long, for the next sweep."""
-    if not worth_factoring(len(rows.y), derivation.columns(features.identity.dimension)):
+    if not worth_factoring(len(matrix.X), derivation.columns(features.identity.dimension)):
         return lambda gram: gram.factor
-    key = factor_key(features.identity, rows.digest, derivation)
+    key = factor_key(features.identity, matrix.digest, derivation)
     return lambda gram: load_or_make(workspace.factors_folder, key, lambda: gram.factor)
 
 
-def _about(features: LabelledFeatures, rows: LabelledRows, parts: _Parts) -> dict[str, Any]:
+def _about(features: LabelledFeatures, rows: LabelledRows, parts: Parts) -> dict[str, Any]:
     """Say what lines are of: what differs in it does not compare."""
     digest = hashlib.sha256()
     for _, test in parts.outer:
         digest.update(np.ascontiguousarray(test, "<i8").tobytes() + b"|")
+    views = features.params.extract.views
     return {
         "version": _VERSION,
         "identity": features.identity.as_dict(),
+        **({} if views == (CENTER,) else {"views": list(views)}),
         "rows_sha256": rows.digest,
         "folds_sha256": digest.hexdigest(),
         "seed": features.params.seed,

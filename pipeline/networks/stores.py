@@ -14,7 +14,7 @@ from pipeline.dataset.manifest import ImageRow, Manifest
 from pipeline.errors import SourceError, SourceMissing, StoreError
 from pipeline.features.description import is_store
 from pipeline.features.extract import missing_rows
-from pipeline.features.extractor import Extractor, Failure, chunks
+from pipeline.features.extractor import Extractor, Failure, parts_of
 from pipeline.features.identity import Identity
 from pipeline.features.shard_writer import rows_in_shard
 from pipeline.features.shards import ShardMaker
@@ -84,7 +84,7 @@ def fill(
             )
         failures: list[Failure] = []
         made = extractor()
-        parts = chunks(todo, rows_in_shard(store.identity))
+        parts = parts_of(todo, rows_in_shard(store.identity))
         with (
             progress(label, len(todo)) as advance,
             contextlib.closing(ShardMaker(made, store, root).make(parts, advance)) as shards,
