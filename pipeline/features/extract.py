@@ -17,7 +17,7 @@ from pipeline.dataset.manifest import Manifest, read_manifest
 from pipeline.errors import ManifestError, MissingRows, SourceError, StoreError
 from pipeline.features.extraction import Extraction
 from pipeline.features.extractor import Execution, Failure, Wanted, parts_of
-from pipeline.features.index import current_index, write_index
+from pipeline.features.index import current_index, record
 from pipeline.features.shard_writer import rows_in_shard
 from pipeline.features.shards import NOT_COMPUTED, Engine, ThisMachine
 from pipeline.features.store import FeatureStore, RowKey, clear
@@ -121,7 +121,7 @@ def extract(
     failures: list[Failure] = []
     with store.writing():
         aside = store.set_aside_damaged(hashing=verify)
-        todo = missing_rows(extraction.manifest, store, extraction.params.views)
+        todo = extraction.listed.lacking(store)
         if aside:
             _warn_of_damage(aside, todo)
         if todo:
@@ -132,26 +132,19 @@ def extract(
             ):
                 for shard in shards:
                     failures += shard.failures
-        usable = extraction.manifest.usable
-        unique = len({row.sha256 for row in usable})
+        images, different = len(extraction.listed.keys), extraction.listed.keys.different()
         report = ExtractReport(
-            images=len(usable),
+            images=images,
             computed=len(todo) - len(failures),
-            reused=unique - len(todo),
-            copies=len(usable) - unique,
+            reused=different - len(todo),
+            copies=images - different,
             failed=len(failures),
             seconds=engine.seconds,
         )
         _list_failures(workspace, failures)
         if failures:
             raise ImagesFailed(_told(failures, workspace, report, execution.timeout), report)
-        write_index(
-            workspace,
-            extraction.identity,
-            extraction.params.weights,
-            extraction.manifest,
-            extraction.params.views,
-        )
+        record(workspace, extraction.index())
     return report
 
 
@@ -159,11 +152,14 @@ def missing_rows(
     manifest: Manifest, store: FeatureStore | None, views: Sequence[str] = (CENTER,)
 ) -> list[Wanted]:
     """Usable images with the views that are not stored, in manifest order, one for each set of copies."""
-    stored = store.keys() if store else set()
     unique = {row.sha256: row for row in reversed(manifest.usable)}
+    images = list(reversed(unique.values()))
+    if store is None:
+        return [Wanted(row, tuple(views)) for row in images]
+    stored = [store.holds([RowKey(row.sha256, view) for row in images]).tolist() for view in views]
     lacking = (
-        Wanted(row, tuple(view for view in views if RowKey(row.sha256, view) not in stored))
-        for row in reversed(unique.values())
+        Wanted(row, tuple(view for view, there in zip(views, held, strict=True) if not there))
+        for row, held in zip(images, zip(*stored, strict=True), strict=True)
     )
     return [each for each in lacking if each.views]
 

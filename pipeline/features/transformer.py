@@ -133,8 +133,10 @@ class VGG16Features(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         images = _images(X)
         keys, failures = _keys(images)
         store = self._opened(identity_of(params, weights))
-        stored = store.keys() if store else set()
-        todo = {key: place for place, key in keys.items() if key not in stored}  # one of each set of copies
+        stored = store.holds(list(keys.values())).tolist() if store else [False] * len(keys)
+        todo = {  # one of each set of copies
+            key: place for (place, key), there in zip(keys.items(), stored, strict=True) if not there
+        }
         rows = np.empty((len(images), DIMENSION), np.float32)
         if todo:
             execution = Execution(self.device, batch_size=self.batch_size, workers=self.workers)
