@@ -115,10 +115,10 @@ class OnCluster:
                 part = unpack(packed)
                 warn(f"a shard of {counted(len(part), 'image')} was given up: {printable(made.reason)}")
                 reason = NOT_COMPUTED + made.reason
-                shard = Shard("", (), tuple(Failure(image.path, reason) for image, _ in part))
+                shard = Shard("", 0, tuple(Failure(image.path, reason) for image, _ in part))
             elif shard.name and not (store.folder / shard.name).is_file():
                 raise ClusterError(f"a worker has written {shard.name}, and {store.folder} does not have it.")
-            advance(len(shard.keys))
+            advance(shard.rows)
             yield shard
 
     def _job(self, extraction: Extraction, store: Path) -> Job:
