@@ -8,6 +8,7 @@ time and memory, and the frames that go between. It does not know what they are 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import json
 import os
@@ -40,6 +41,9 @@ MAX_MEMORY = 1_000_000_000
 # worker that cannot: one that is stopped, or waits for a dead disk.
 _GRACE = 5.0
 _START = 120.0
+
+# Bytes that a pipe holds: an image of 224 x 224, and its frame.
+_PIPE = 1 << 18
 
 _FRAME = struct.Struct(">II")  # lengths of what follows: JSON, then bytes
 _READY = b'"ready"'
@@ -205,6 +209,7 @@ class _Worker:
                 env=os.environ | {"PYTHONPATH": _python_path()},
                 process_group=0,  # Ctrl-C goes to the caller alone, which then ends this process
             )
+        _widen(self._process.stdout)
         frame = _read_frame(self._process.stdout, _START) if self._process.stdout else None
         if (frame is None or frame[0] != _READY) and not self._stopped:
             self._process.kill()
@@ -260,6 +265,13 @@ def _map_ahead(
         result = waiting.popleft().result()
         waiting.extend(pool.submit(function, item) for item in itertools.islice(source, 1))
         yield result
+
+
+def _widen(pipe: IO[bytes] | None) -> None:
+    """Let an answer with pixels wait in the pipe whole, so that its worker can go on to the next."""
+    if pipe is not None and hasattr(fcntl, "F_SETPIPE_SZ"):  # Linux
+        with contextlib.suppress(OSError):  # a user may have only so much of that
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE)
 
 
 def _limit(kind: int, value: int) -> None:

@@ -16,6 +16,7 @@ FILES = {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_bytes()) for 
 #: Modules that import torch at their top, and are themselves imported only where it is needed.
 NEED_TORCH = {
     "features/torch_backbone.py",
+    "features/torch_fused.py",
     "features/torch_network.py",
     "features/transformer.py",
     "heads/torch_device.py",

@@ -9,7 +9,7 @@ import importlib.util
 import platform
 import sys
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +36,7 @@ class Backbone(Protocol):
     batch_size: int
     made_with: dict[str, str]
 
-    def __call__(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def __call__(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.floating[Any]]:
         """Push images through.
 
         Parameters
@@ -46,7 +46,7 @@ class Backbone(Protocol):
 
         Returns
         -------
-        ndarray of float32, shape (n, dimension)
+        ndarray of float32, or of the type that is stored, shape (n, dimension)
             A row depends on its own pixels only. On a CPU that holds to the last bit, whatever `n`
             and the number of threads, for VGG16; other networks may round otherwise (by 2e-6 of the
             largest feature at most, where it was tried) for another `n`.
@@ -65,6 +65,7 @@ def open_backbone(
     device: str = "auto",
     backend: str = "auto",
     quantised: Path | None = None,
+    storage: str = "float32",
 ) -> Backbone:
     """Set up the network.
 
@@ -80,6 +81,8 @@ def open_backbone(
         ``auto`` takes OpenVINO for ``int8``, and for VGG16 on x86 CPUs if it is installed.
     quantised : Path, optional
         The network of ``int8``; needed for that.
+    storage : {"float32", "float16"}
+        The type that the features will be stored in: a device may save the way for more.
 
     Raises
     ------
@@ -106,7 +109,7 @@ def open_backbone(
         return OpenVinoBackbone(weights, precision, quantised if precision == "int8" else None)
     from pipeline.features.torch_backbone import TorchBackbone, choose_device
 
-    return TorchBackbone(weights, precision, choose_device(device))
+    return TorchBackbone(weights, precision, choose_device(device), storage=storage)
 
 
 def require_possible(precision: str, device: str, backend: str, network: str) -> None:

@@ -39,8 +39,8 @@ class ExtractReport:
     copies : int
         Images whose bytes are those of another one.
     seconds : dict of str to float
-        Time that went by waiting for images (``decode``), in the ``forward`` pass, and waiting
-        for the disk (``write``); empty if nothing was computed.
+        Time that went by waiting for images (``decode``), for the ``forward`` pass, and for the disk
+        (``write``); empty if nothing was computed.
     """
 
     images: int

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -88,7 +90,7 @@ class Extractor:
     made_with : dict of str to str
         Device and versions, to be recorded with the features.
     seconds : dict of str to float
-        Time that went by so far waiting for ``decode``, and in the ``forward`` pass.
+        Time that went by so far waiting for images (``decode``), and for the ``forward`` pass.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class Extractor:
             device=execution.device,
             backend=execution.backend,
             quantised=quantised,
+            storage=params.storage,
         )
         self.batch_size = execution.batch_size or self._backbone.batch_size
         self._workers = execution.workers or min(os.cpu_count() or 1, _MOST_WORKERS)
@@ -137,11 +140,19 @@ class Extractor:
         found, files = self._located(rows, root, failures)
         images = self.decoded(files)
         pairs = zip(found, images, strict=True)
+        under_way: deque[tuple[list[ImageRow], Future[Features]]] = deque()
+        pool = ThreadPoolExecutor(1, thread_name_prefix="forward")
         try:
             while batch := self._next_batch(pairs, failures):
-                yield [row for row, _ in batch], self.forward([pixels for _, pixels in batch])
+                rows, pixels = [row for row, _ in batch], [pixels for _, pixels in batch]
+                under_way.append((rows, pool.submit(self.forward, pixels)))
+                if len(under_way) > 1:  # one is pushed through while the next is collected
+                    yield self._done(*under_way.popleft())
+            while under_way:
+                yield self._done(*under_way.popleft())
         finally:
             images.close()
+            pool.shutdown(cancel_futures=True)
 
     def decoded(self, files: Iterable[Path], **views: Any) -> Generator[Decoded, None, None]:
         """Decode files to what the network sees, in processes that may die of it; see `decoded`."""
@@ -152,7 +163,6 @@ class Extractor:
 
     def forward(self, pixels: Sequence[npt.NDArray[np.uint8]]) -> Features:
         """Push images through, in batches; of `ExtractParams.storage`, shape (len(pixels), dimension)."""
-        started = time.perf_counter()
         parts = [
             # channels last in memory, channels first by shape: what the fast kernels want
             self._backbone(np.stack(batch).transpose(0, 3, 1, 2))
@@ -160,8 +170,13 @@ class Extractor:
         ]
         with np.errstate(over="ignore"):  # the store refuses what does not fit, by name
             features: Features = np.concatenate(parts).astype(self._params.storage, copy=False)
-        self.seconds["forward"] += time.perf_counter() - started
         return features
+
+    def _done(self, rows: list[ImageRow], features: Future[Features]) -> tuple[list[ImageRow], Features]:
+        started = time.perf_counter()
+        result = features.result()
+        self.seconds["forward"] += time.perf_counter() - started
+        return rows, result
 
     def _next_batch(
         self, images: Iterator[tuple[ImageRow, Decoded]], failures: list[Failure]

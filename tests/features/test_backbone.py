@@ -26,7 +26,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What was set up, in place of setting it up: on an x86 machine with OpenVINO and no GPU."""
     calls: list[tuple[Any, ...]] = []
     monkeypatch.setattr(
-        torch_backbone, "TorchBackbone", lambda weights, precision, device: calls.append(("torch", device))
+        torch_backbone,
+        "TorchBackbone",
+        lambda weights, precision, device, storage: calls.append(("torch", device)),
     )
     monkeypatch.setattr(
         openvino_backbone,
