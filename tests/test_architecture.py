@@ -21,6 +21,7 @@ NEED_TORCH = {
     "features/transformer.py",
     "heads/torch_device.py",
     "heads/torch_head.py",
+    "heads/torch_plain_rows.py",
     "heads/torch_rows.py",
     "heads/torch_solvers.py",
     "networks/torch_learner.py",

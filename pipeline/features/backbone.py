@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import importlib.util
 import platform
-import sys
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline import gpu
 from pipeline.architectures import VGG16
 from pipeline.errors import DeviceError
 from pipeline.features.weights import Weights
-
-# Where Linux has these, there may be a GPU that torch can use: NVIDIA's, one seen from WSL, AMD's.
-_GPU_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 
 
 class Backbone(Protocol):
@@ -149,7 +146,7 @@ def is_openvino_fast() -> bool:
 
 def chosen_device(device: str) -> str:
     """Say which device is meant by `device`, asking torch, whose import takes seconds, only if need be."""
-    if device == "auto" and sys.platform == "linux" and not any(Path(file).exists() for file in _GPU_FILES):
+    if device == "auto" and not gpu.may_be_here():
         return "cpu"
     if device == "auto":
         from pipeline.features.torch_backbone import choose_device

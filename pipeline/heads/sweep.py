@@ -96,6 +96,7 @@ def sweep(
     nested: bool = False,
     jobs: int | None = None,
     memory: int | None = None,
+    device: str = "auto",
 ) -> Leaderboard:
     """Cross-validate all of a space, and keep the leaderboard in ``reports/sweep.json``.
 
@@ -116,6 +117,8 @@ def sweep(
         See `CrossValidation`.
     memory : int, optional
         See `LabelledFeatures.open`.
+    device : {"auto", "cpu", "cuda"}
+        See `CrossValidation`; ``auto`` takes CUDA where it is there.
 
     Returns
     -------
@@ -160,6 +163,7 @@ def sweep(
                 memory=features.memory.shared(1 + len(parts.inner)),
                 jobs=jobs,
                 factor_of=_factors(workspace, features, rows, derivation),
+                device=device,
             )
             norm = norm_of(derivation.scaled(matrix.X)) or 1.0
             try:
