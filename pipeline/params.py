@@ -15,6 +15,7 @@ from pipeline.architectures import VGG16, architecture_of
 from pipeline.errors import ParamsError
 from pipeline.typed import build
 from pipeline.typed import did_you_mean as did_you_mean
+from pipeline.views import CENTER, View, ViewUse, ordered
 from pipeline.workspace import check_head_name
 
 Split = Literal["train", "val", "test"]
@@ -95,6 +96,8 @@ class ExtractParams:
         Pixels of the shorter side after resizing, and of the square cut from its centre.
     storage : {"float16", "float32"}
         Of the numbers in the store.
+    views : tuple of str
+        Of each image, a row each: ``center`` and others of `pipeline.views.VIEWS`, in their order there.
     """
 
     backbone: str = VGG16
@@ -103,8 +106,10 @@ class ExtractParams:
     resize: int = 256
     image_size: int = 224
     storage: Literal["float16", "float32"] = "float16"
+    views: tuple[View, ...] = (CENTER,)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "views", ordered(self.views, "extract.views"))
         architecture = architecture_of(self.backbone)
         if self.backbone != VGG16:
             self._refuse_what_is_of_vgg16()
@@ -150,6 +155,8 @@ class HeadParams:
         Above 0 and below 1: images whose best label is less probable are called unsure.
     train_on : {"train", "train+val"}
         The splits whose rows it learns from. With both, its scores on ``val`` are out of fold.
+    views : {"center", "average", "stack"}
+        What becomes of an image's views (`Derivation`).
     """
 
     estimator: str
@@ -159,6 +166,7 @@ class HeadParams:
     calibrate: bool = False
     unsure_below: float | None = None
     train_on: TrainOn = "train"
+    views: ViewUse = "center"
 
     @property
     def splits(self) -> tuple[Split, ...]:

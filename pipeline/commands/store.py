@@ -13,6 +13,7 @@ import click
 from pipeline.commands import workspace_of
 from pipeline.console import counted, printable, table
 from pipeline.typed import did_you_mean
+from pipeline.views import CENTER
 
 if TYPE_CHECKING:
     from pipeline.features.upkeep import StoreInfo
@@ -90,9 +91,10 @@ def verify(ctx: click.Context, as_json: bool) -> None:
 @_AS_JSON
 @click.pass_context
 def gc(ctx: click.Context, dry_run: bool, as_json: bool) -> None:
-    """Drop features of images that the manifest does not use, and merge small shards.
+    """Drop features that are not asked for, and merge small shards.
 
-    Images that `--limit` leaves out are not used either: taken in again, they are computed again.
+    Asked for are the views that extract.views names, of all images that the manifest uses. Images that
+    `--limit` leaves out are not used either: taken in again, they are computed again.
     Damaged shards that were set aside are removed. Every byte is looked at first, with --dry-run too.
     """
     from pipeline.features.compaction import compact
@@ -149,6 +151,8 @@ def _told(info: StoreInfo) -> str:
         ("folder", info.folder),
         ("rows", f"{info.rows} in {counted(info.shards, 'shard')}, {_size(info.bytes)}"),
     ]
+    if info.views.keys() - {CENTER}:
+        lines.append(("views", ", ".join(f"{view} {rows}" for view, rows in info.views.items())))
     if info.repeated:
         lines.append(("", f"{info.repeated} are stored more than once; `pipeline store gc` drops them"))
     if info.named is None:
@@ -156,7 +160,8 @@ def _told(info: StoreInfo) -> str:
     else:
         lines.append(("manifest", f"uses {info.named} of them, {info.unnamed} not"))
         if info.missing:
-            lines.append(("", f"{counted(info.missing, 'image')} without features; run `pipeline extract`"))
+            without = "without features" if info.views.keys() <= {CENTER} else "without a view"
+            lines.append(("", f"{counted(info.missing, 'image')} {without}; run `pipeline extract`"))
     if info.oldest and info.newest:
         ages = dict.fromkeys((_age(info.oldest), _age(info.newest)))
         lines.append(("written", f"{' to '.join(ages)} ago"))

@@ -9,6 +9,7 @@ import click
 from pipeline.commands import workspace_of
 from pipeline.console import counted, note, printable, table
 from pipeline.params import NORMALIZATIONS, POOLINGS
+from pipeline.views import CENTER, VIEW_USES
 
 if TYPE_CHECKING:
     from pipeline.heads.leaderboard import Leaderboard, Line
@@ -41,6 +42,12 @@ if TYPE_CHECKING:
     multiple=True,
     type=click.Choice(NORMALIZATIONS),
     help="May be repeated.  [default: all]",
+)
+@click.option(
+    "--views",
+    multiple=True,
+    type=click.Choice(VIEW_USES),
+    help="What becomes of an image's views; may be repeated.  [default: all that there are views for]",
 )
 @click.option(
     "--folds",
@@ -87,6 +94,7 @@ def command(
     estimators: tuple[str, ...],
     poolings: tuple[str, ...],
     normalizations: tuple[str, ...],
+    views: tuple[str, ...],
     folds: int,
     nested: bool,
     save_best: str | None,
@@ -99,9 +107,9 @@ def command(
 ) -> None:
     """Cross-validate classifiers on the stored features of train and val: reports/sweep.json.
 
-    Every estimator meets every pooling and normalisation, with several regularisations or numbers of
-    neighbours (which are found by angle). What
-    an earlier sweep has computed on the same images is not computed again, so a sweep that was stopped
+    Every estimator meets every pooling, normalisation and use of an image's views, with several
+    regularisations or numbers of neighbours (which are found by angle). What an earlier sweep has computed
+    on the same images is not computed again, so a sweep that was stopped
     goes on, and further estimators join the leaderboard. The test split is not read.
     """
     from pipeline.heads.memory import parsed_size
@@ -115,6 +123,7 @@ def command(
         estimators=tuple(dict.fromkeys(estimators)) or ESTIMATORS,
         poolings=cast("Any", tuple(dict.fromkeys(poolings))),
         normalizations=cast("Any", tuple(dict.fromkeys(normalizations)) or NORMALIZATIONS),
+        views=cast("Any", tuple(dict.fromkeys(views))),
         trust=trust,
     )
     board = sweep(
@@ -144,13 +153,19 @@ def _told(board: Leaderboard, space: Space, top: int) -> str:
     # of what was asked for now, at least the best of each estimator
     first = {line.estimator: place for place, line in reversed(ranked) if space.holds(line)}
     listed = [(place, line) for place, line in ranked if place <= top or place in first.values()]
-    header = ("rank", "estimator", "pooling", "normalize", "setting", "accuracy", "± s.e.", "fit, s")
+    several = any(line.views != CENTER for _, line in listed)
+    header = [
+        *("rank", "estimator", "pooling", "normalize"),
+        *(["views"] if several else []),
+        *("setting", "accuracy", "± s.e.", "fit, s"),
+    ]
     rows = [
         (
             str(place),
             line.estimator,
             line.pooling,
             line.normalize,
+            *([line.views] if several else []),
             printable(line.setting) + (" *" if line.warnings else ""),
             f"{line.accuracy:.4f}",
             f"{line.standard_error:.4f}",
@@ -158,7 +173,7 @@ def _told(board: Leaderboard, space: Space, top: int) -> str:
         )
         for place, line in listed
     ]
-    parts = [table(header, rows, left=5)] if rows else []
+    parts = [table(header, rows, left=5 + several)] if rows else []
     if any(line.warnings for _, line in listed):
         parts.append("* the estimator complained: see reports/sweep.json")
     failures = [line for line in board.lines if line.failed is not None and space.holds(line)]
@@ -204,4 +219,6 @@ def _named(line: Line) -> str:
         parts.append(f"pooling {line.pooling}")
     if line.normalize != "none":
         parts.append(f"normalize {line.normalize}")
+    if line.views != CENTER:
+        parts.append(f"views {line.views}")
     return ", ".join(part for part in parts if part)

@@ -7,6 +7,7 @@ import click
 from pipeline.commands import complete_head, workspace_of
 from pipeline.console import printable
 from pipeline.params import NORMALIZATIONS, POOLINGS
+from pipeline.views import VIEW_USES
 
 
 @click.command(
@@ -23,6 +24,7 @@ from pipeline.params import NORMALIZATIONS, POOLINGS
 )
 @click.option("--pooling", type=click.Choice(POOLINGS), help="Over the 7 x 7 positions of the features.")
 @click.option("--normalize", type=click.Choice(NORMALIZATIONS), help="Rows, or columns, to one scale.")
+@click.option("--views", type=click.Choice(VIEW_USES), help="What becomes of an image's views.")
 @click.option(
     "--calibrate/--no-calibrate",
     default=None,

@@ -15,11 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.console import counted, progress
-from pipeline.dataset.manifest import read_manifest
 from pipeline.errors import DamagedShard, StoreError
 from pipeline.features.shard import Features
 from pipeline.features.store import SHARD_ROWS, FeatureStore, RowKey
-from pipeline.features.upkeep import set_aside, size_of
+from pipeline.features.upkeep import named_rows, set_aside, size_of
 from pipeline.workspace import Workspace
 
 
@@ -30,7 +29,8 @@ class CompactionReport:
     Attributes
     ----------
     rows_kept, rows_dropped : int
-        Dropped are rows of images that the manifest does not use, and repeated rows.
+        Dropped are rows of images that the manifest does not use, or of views that ``extract.views`` does
+        not name, and repeated rows.
     shards_before, shards_after : int
         Files in use.
     set_aside : int
@@ -83,15 +83,15 @@ class _Plan:
 
 
 def compact(workspace: Workspace, *, dry_run: bool = False) -> CompactionReport:
-    """Drop rows that the manifest does not name, and merge small shards.
+    """Drop rows that manifest and views do not name, and merge small shards.
 
     Rows keep the circumstances of their making: only those made under the same ones are merged.
-    The result depends on the store and the manifest alone.
+    The result depends on the store, the manifest and the views alone.
 
     Parameters
     ----------
     workspace : Workspace
-        Its manifest names the rows that stay, whatever their view.
+        Its manifest and its ``extract.views`` name the rows that stay.
     dry_run : bool, default False
         Say what would be done, and do nothing; what would stop it stops this, too.
 
@@ -99,8 +99,8 @@ def compact(workspace: Workspace, *, dry_run: bool = False) -> CompactionReport:
     ------
     MissingRows
         There is no store.
-    ManifestError
-        There is no manifest.
+    ManifestError, ParamsError
+        There is no manifest, or the views cannot be told.
     StoreError
         The manifest names no image: all would go.
     StoreLocked
@@ -108,7 +108,7 @@ def compact(workspace: Workspace, *, dry_run: bool = False) -> CompactionReport:
     DamagedShard
         A shard is damaged: nothing was removed.
     """
-    named = {row.sha256 for row in read_manifest(workspace.manifest_file).usable}
+    named = named_rows(workspace)
     if not named:
         raise StoreError(
             f"{workspace.manifest_file} uses no image, so that all features would go. "
@@ -150,7 +150,7 @@ def _require_whole(store: FeatureStore) -> None:
         )
 
 
-def _plan(store: FeatureStore, named: set[str]) -> _Plan:
+def _plan(store: FeatureStore, named: set[RowKey]) -> _Plan:
     """Decide what becomes of each row, going through the shards by name.
 
     A full shard stays if all its rows are named, and none is in a shard that stays already. What an
@@ -160,14 +160,14 @@ def _plan(store: FeatureStore, named: set[str]) -> _Plan:
     kept: dict[Path, int] = {}
     placed: set[RowKey] = set()
     for path, (keys, _) in contents.items():
-        wanted = {key for key in keys if key.sha256 in named}
+        wanted = named.intersection(keys)
         if SHARD_ROWS <= len(keys) == len(wanted) and placed.isdisjoint(wanted):
             kept[path] = len(keys)
             placed |= wanted
     pools: dict[tuple[tuple[str, str], ...], _Pool] = {}
     for path, (keys, made_with) in contents.items():
         pool = pools.setdefault(tuple(sorted(made_with.items())), _Pool(made_with, {}))
-        moved = [key for key in dict.fromkeys(keys) if key.sha256 in named and key not in placed]
+        moved = [key for key in dict.fromkeys(keys) if key in named and key not in placed]
         pool.shard_of.update(dict.fromkeys(moved, path))
         placed.update(moved)
     merged = []

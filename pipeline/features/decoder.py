@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.dataset.examiner import look_at
 from pipeline.dataset.verdicts import Verdict
-from pipeline.features.transforms import to_pixels
+from pipeline.features.transforms import to_views
 from pipeline.params import ExtractParams
+from pipeline.views import CENTER
 from pipeline.workers import TIMEOUT, ask
 
 if TYPE_CHECKING:
@@ -31,12 +32,17 @@ class Decoded:
     ----------
     verdict : Verdict
         See there.
-    pixels : ndarray of uint8, shape (image_size, image_size, 3), or None
-        Red, green and blue; None if the verdict has a reason.
+    views : ndarray of uint8, shape (v, image_size, image_size, 3), or None
+        Red, green and blue, of each view that was asked for; None if the verdict has a reason.
     """
 
     verdict: Verdict
-    pixels: npt.NDArray[np.uint8] | None
+    views: npt.NDArray[np.uint8] | None
+
+    @property
+    def pixels(self) -> npt.NDArray[np.uint8] | None:
+        """The first view, shape (image_size, image_size, 3): the only one, unless more were asked for."""
+        return None if self.views is None else self.views[0]
 
 
 def decoded(
@@ -64,7 +70,8 @@ def decoded(
     timeout : float
         Seconds for one image.
     views : iterable of mapping, optional
-        For each of `files` what is said to `by` besides, in values that JSON can hold.
+        For each of `files` what is said to `by` besides, in values that JSON can hold: to this module
+        ``views``, a list of their names, where more is wanted than the centre.
     by : str
         The module whose `answer` makes the pixels, in the manner of this one's.
 
@@ -84,7 +91,7 @@ def decoded(
         for answer in answers:
             verdict = Verdict(reason=answer.lost) if answer.lost else Verdict(**answer.values)
             pixels = np.frombuffer(answer.data, np.uint8) if answer.data else None
-            yield Decoded(verdict, None if pixels is None else pixels.reshape(size, size, 3))
+            yield Decoded(verdict, None if pixels is None else pixels.reshape(-1, size, size, 3))
     finally:
         answers.close()
 
@@ -95,6 +102,7 @@ def answer(request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     if image is None:
         return asdict(verdict), b""
     try:
-        return asdict(verdict), to_pixels(image, request["resize"], request["image_size"]).tobytes()
+        seen = to_views(image, request["resize"], request["image_size"], request.get("views", (CENTER,)))
+        return asdict(verdict), b"".join(view.tobytes() for view in seen)
     except MemoryError:
         return asdict(replace(verdict, reason="out_of_memory")), b""

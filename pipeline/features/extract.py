@@ -12,15 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.console import counted, note, printable, progress, warn
-from pipeline.dataset.manifest import ImageRow, Manifest, read_manifest
+from pipeline.dataset.manifest import Manifest, read_manifest
 from pipeline.errors import ManifestError, MissingRows, SourceError, StoreError
 from pipeline.features.extraction import Extraction
-from pipeline.features.extractor import Execution, Failure
+from pipeline.features.extractor import Execution, Failure, Wanted
 from pipeline.features.index import current_index, write_index
 from pipeline.features.shard_writer import ShardWriter
 from pipeline.features.store import FeatureStore, RowKey, clear
 from pipeline.files import write_csv
 from pipeline.params import read_params
+from pipeline.views import CENTER
 from pipeline.workspace import Workspace
 
 
@@ -33,7 +34,8 @@ class ExtractReport:
     images : int
         Usable images of the manifest.
     computed, reused : int
-        Of those that differ, how many were pushed through now, and how many were stored already.
+        Of those that differ, how many were pushed through now, and how many were stored already; an image
+        of which one view was computed is computed.
     failed : int
         How many of them could not be read again.
     copies : int
@@ -115,16 +117,16 @@ def extract(
     failures: list[Failure] = []
     with store.writing():
         aside = store.set_aside_damaged(hashing=verify)
-        todo = missing_rows(extraction.manifest, store)
+        todo = missing_rows(extraction.manifest, store, extraction.params.views)
         if aside:
             _warn_of_damage(aside, todo)
         if todo:
-            with progress("extract", len(todo)) as advance:
+            with progress("extract", *counted_rows(todo)) as advance:
                 extractor = extractor or extraction.extractor(execution)
                 with ShardWriter(store, extractor.made_with) as writer:
-                    for rows, features in extractor.batches(todo, extraction.root, failures):
-                        writer.add([RowKey(row.sha256) for row in rows], features)
-                        advance(len(rows))
+                    for keys, features in extractor.batches(todo, extraction.root, failures):
+                        writer.add(keys, features)
+                        advance(len(keys))
             seconds = {**extractor.seconds, "write": writer.seconds}
         usable = extraction.manifest.usable
         unique = len({row.sha256 for row in usable})
@@ -139,15 +141,33 @@ def extract(
         _list_failures(workspace, failures)
         if failures:
             raise ImagesFailed(_told(failures, workspace, report, execution.timeout), report)
-        write_index(workspace, extraction.identity, extraction.params.weights, extraction.manifest)
+        write_index(
+            workspace,
+            extraction.identity,
+            extraction.params.weights,
+            extraction.manifest,
+            extraction.params.views,
+        )
     return report
 
 
-def missing_rows(manifest: Manifest, store: FeatureStore | None) -> list[ImageRow]:
-    """Usable images whose features are not stored, in manifest order, one for each set of copies."""
+def missing_rows(
+    manifest: Manifest, store: FeatureStore | None, views: Sequence[str] = (CENTER,)
+) -> list[Wanted]:
+    """Usable images with the views that are not stored, in manifest order, one for each set of copies."""
     stored = store.keys() if store else set()
     unique = {row.sha256: row for row in reversed(manifest.usable)}
-    return [row for row in reversed(unique.values()) if RowKey(row.sha256) not in stored]
+    lacking = (
+        Wanted(row, tuple(view for view in views if RowKey(row.sha256, view) not in stored))
+        for row in reversed(unique.values())
+    )
+    return [each for each in lacking if each.views]
+
+
+def counted_rows(todo: Sequence[Wanted]) -> tuple[int, str]:
+    """Return how many rows are to be computed, and in what unit they are counted: a row is a view."""
+    count = sum(len(each.views) for each in todo)
+    return count, "images" if count == len(todo) else "views"
 
 
 def is_complete(workspace: Workspace) -> bool:
@@ -159,7 +179,7 @@ def is_complete(workspace: Workspace) -> bool:
         store = FeatureStore.open(workspace.store_folder, index.identity)
     except (ManifestError, StoreError):
         return False
-    return not missing_rows(manifest, store)
+    return not missing_rows(manifest, store, index.views)
 
 
 def _is_in_the_way(workspace: Workspace, extraction: Extraction) -> bool:
@@ -174,7 +194,7 @@ def _is_in_the_way(workspace: Workspace, extraction: Extraction) -> bool:
     return False
 
 
-def _warn_of_damage(aside: Sequence[Path], todo: Sequence[ImageRow]) -> None:
+def _warn_of_damage(aside: Sequence[Path], todo: Sequence[Wanted]) -> None:
     if len(aside) == 1:
         shards = f"{aside[0]}: a damaged shard, set aside"
     else:

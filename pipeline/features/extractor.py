@@ -6,6 +6,8 @@ It stores nothing. Results depend neither on the number of workers nor on the si
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import time
 from collections import deque
@@ -13,7 +15,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +25,7 @@ from pipeline.dataset.sources import image_file
 from pipeline.errors import ManifestError
 from pipeline.features.backbone import Backbone, open_backbone
 from pipeline.features.decoder import Decoded, decoded
-from pipeline.features.store import Features
+from pipeline.features.store import Features, RowKey
 from pipeline.features.weights import Weights
 from pipeline.params import ExtractParams
 from pipeline.workers import TIMEOUT
@@ -57,6 +59,13 @@ class Execution:
     batch_size: int | None = None
     workers: int | None = None
     timeout: float = TIMEOUT
+
+
+class Wanted(NamedTuple):
+    """An image, and which of its views are to be computed."""
+
+    image: ImageRow
+    views: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -117,14 +126,15 @@ class Extractor:
         self.seconds = {"decode": 0.0, "forward": 0.0}
 
     def batches(
-        self, rows: Sequence[ImageRow], root: Path, failures: list[Failure]
-    ) -> Generator[tuple[list[ImageRow], Features], None, None]:
+        self, wanted: Sequence[Wanted], root: Path, failures: list[Failure]
+    ) -> Generator[tuple[list[RowKey], Features], None, None]:
         """Compute the features of images of the manifest.
 
         Parameters
         ----------
-        rows : sequence of ImageRow
-            Which images. They are read and decoded in the background, a few batches ahead.
+        wanted : sequence of Wanted
+            Which views of which images. These are read and decoded in the background, a few batches ahead,
+            each once for all its views.
         root : Path
             The source's folder.
         failures : list of Failure
@@ -132,26 +142,23 @@ class Extractor:
 
         Yields
         ------
-        done : list of ImageRow, length n
-            A batch of them, in the order of `rows`; those that failed are left out.
+        done : list of RowKey, length n
+            A batch of them, in the order of `wanted`; those of images that failed are left out.
         features : ndarray of `ExtractParams.storage`, shape (n, dimension)
             One row each.
         """
-        found, files = self._located(rows, root, failures)
-        images = self.decoded(files)
-        pairs = zip(found, images, strict=True)
-        under_way: deque[tuple[list[ImageRow], Future[Features]]] = deque()
+        under_way: deque[tuple[list[RowKey], Future[Features]]] = deque()
         pool = ThreadPoolExecutor(1, thread_name_prefix="forward")
         try:
-            while batch := self._next_batch(pairs, failures):
-                rows, pixels = [row for row, _ in batch], [pixels for _, pixels in batch]
-                under_way.append((rows, pool.submit(self.forward, pixels)))
-                if len(under_way) > 1:  # one is pushed through while the next is collected
+            with contextlib.closing(self._rows(wanted, root, failures)) as rows:
+                while batch := self._next_batch(rows):
+                    keys, pixels = [key for key, _ in batch], [pixels for _, pixels in batch]
+                    under_way.append((keys, pool.submit(self.forward, pixels)))
+                    if len(under_way) > 1:  # one is pushed through while the next is collected
+                        yield self._done(*under_way.popleft())
+                while under_way:
                     yield self._done(*under_way.popleft())
-            while under_way:
-                yield self._done(*under_way.popleft())
         finally:
-            images.close()
             pool.shutdown(cancel_futures=True)
 
     def decoded(self, files: Iterable[Path], **views: Any) -> Generator[Decoded, None, None]:
@@ -172,39 +179,46 @@ class Extractor:
             features: Features = np.concatenate(parts).astype(self._params.storage, copy=False)
         return features
 
-    def _done(self, rows: list[ImageRow], features: Future[Features]) -> tuple[list[ImageRow], Features]:
+    def _done(self, keys: list[RowKey], features: Future[Features]) -> tuple[list[RowKey], Features]:
         started = time.perf_counter()
         result = features.result()
         self.seconds["forward"] += time.perf_counter() - started
-        return rows, result
+        return keys, result
 
     def _next_batch(
-        self, images: Iterator[tuple[ImageRow, Decoded]], failures: list[Failure]
-    ) -> list[tuple[ImageRow, npt.NDArray[np.uint8]]]:
-        """Take images until a batch is full: only the last is smaller."""
+        self, rows: Iterator[tuple[RowKey, npt.NDArray[np.uint8]]]
+    ) -> list[tuple[RowKey, npt.NDArray[np.uint8]]]:
+        """Take rows until a batch is full: only the last is smaller."""
         started = time.perf_counter()
-        batch: list[tuple[ImageRow, npt.NDArray[np.uint8]]] = []
-        for row, image in images:
-            if image.pixels is not None and image.verdict.sha256 == row.sha256:
-                batch.append((row, image.pixels))
-            else:
-                failures.append(Failure(row.path, image.verdict.reason or "changed_since_prepare"))
-            if len(batch) == self.batch_size:
-                break
+        batch = list(itertools.islice(rows, self.batch_size))
         self.seconds["decode"] += time.perf_counter() - started
         return batch
 
+    def _rows(
+        self, wanted: Sequence[Wanted], root: Path, failures: list[Failure]
+    ) -> Generator[tuple[RowKey, npt.NDArray[np.uint8]], None, None]:
+        """Decode images, and give their views one by one."""
+        found, files = self._located(wanted, root, failures)
+        with contextlib.closing(
+            self.decoded(files, views=({"views": each.views} for each in found))
+        ) as images:
+            for (row, views), image in zip(found, images, strict=True):
+                if image.views is not None and image.verdict.sha256 == row.sha256:
+                    yield from zip((RowKey(row.sha256, view) for view in views), image.views, strict=True)
+                else:
+                    failures.append(Failure(row.path, image.verdict.reason or "changed_since_prepare"))
+
     def _located(
-        self, rows: Sequence[ImageRow], root: Path, failures: list[Failure]
-    ) -> tuple[list[ImageRow], list[Path]]:
-        """Find the files of rows; a path that leads out of the source is a failure."""
+        self, wanted: Sequence[Wanted], root: Path, failures: list[Failure]
+    ) -> tuple[list[Wanted], list[Path]]:
+        """Find the files of images; a path that leads out of the source is a failure."""
         found, files = [], []
-        for row in rows:
+        for each in wanted:
             try:
-                files.append(image_file(row.path, root))
-                found.append(row)
+                files.append(image_file(each.image.path, root))
+                found.append(each)
             except ManifestError as error:
-                failures.append(Failure(row.path, str(error)))
+                failures.append(Failure(each.image.path, str(error)))
         return found, files
 
 

@@ -6,6 +6,7 @@ Owns the estimate. It pushes three batches through, and leaves nothing behind.
 from __future__ import annotations
 
 import contextlib
+import math
 import tempfile
 import time
 from collections.abc import Sequence
@@ -13,11 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipeline.console import counted, printable, progress
-from pipeline.dataset.manifest import ImageRow
 from pipeline.errors import IdentityMismatch, MissingRows
-from pipeline.features.extract import missing_rows
+from pipeline.features.extract import counted_rows, missing_rows
 from pipeline.features.extraction import Extraction
-from pipeline.features.extractor import Execution, Failure
+from pipeline.features.extractor import Execution, Failure, Wanted
 from pipeline.features.quantised import QUANTISED
 from pipeline.features.store import FeatureStore
 from pipeline.workspace import Workspace
@@ -32,7 +32,10 @@ class Forecast:
     Attributes
     ----------
     images, stored, to_compute : int
-        Usable images of the manifest that differ; those that are stored, and those that are not.
+        Usable images of the manifest that differ; those that are stored, and those that are not, or not in
+        every view.
+    rows : int
+        To be computed: one for each view that an image lacks.
     to_remove : int
         Rows of another extractor, which would go first.
     bytes : int
@@ -42,12 +45,13 @@ class Forecast:
     failed : list of dict
         ``path`` and ``reason`` of those among them that cannot be read, or have changed.
     images_per_second, seconds : float or None
-        Measured on the others, and what follows for all; None if there are none.
+        Measured on the others, a view for an image, and what follows for all; None if there are none.
     """
 
     images: int
     stored: int
     to_compute: int
+    rows: int
     to_remove: int
     bytes: int
     tried: int
@@ -63,8 +67,9 @@ class Forecast:
         if not self.to_compute:
             lines.append(f"nothing to extract: the store holds all {counted(self.images, 'image')}")
             return "\n".join(lines)
+        views = f" in {counted(self.rows, 'view')}" if self.rows != self.to_compute else ""
         lines += [
-            f"{counted(self.to_compute, 'image')} to compute, {self.stored} in the store",
+            f"{counted(self.to_compute, 'image')} to compute{views}, {self.stored} in the store",
             f"{self.bytes / 1e6:,.1f} MB to be written",
         ]
         if self.failed:
@@ -76,8 +81,9 @@ class Forecast:
         if self.seconds is None:
             lines.append("no estimate: none of the first images can be used")
         else:
+            unit = "views" if views else "images"
             minutes, seconds = divmod(round(self.seconds), 60)
-            lines.append(f"about {minutes} min {seconds:02} s, at {self.images_per_second:.1f} images/s")
+            lines.append(f"about {minutes} min {seconds:02} s, at {self.images_per_second:.1f} {unit}/s")
         return "\n".join(lines)
 
 
@@ -92,19 +98,21 @@ def forecast(workspace: Workspace, execution: Execution, *, fresh: bool = False)
     with tempfile.TemporaryDirectory() as folder:  # for a network that would be quantised, precision int8
         extraction = Extraction.of(workspace, execution, fresh=fresh, network=Path(folder) / QUANTISED)
         store, to_remove = _store(workspace, extraction, fresh)
-        todo = missing_rows(extraction.manifest, store)
+        todo = missing_rows(extraction.manifest, store, extraction.params.views)
         rate, tried, failures = _probed(extraction, todo, execution) if todo else (None, 0, [])
     images = len({row.sha256 for row in extraction.manifest.usable})
+    rows, _ = counted_rows(todo)
     return Forecast(
         images=images,
         stored=images - len(todo),
         to_compute=len(todo),
+        rows=rows,
         to_remove=to_remove,
-        bytes=len(todo) * extraction.identity.row_bytes,
+        bytes=rows * extraction.identity.row_bytes,
         tried=tried,
         failed=[asdict(failure) for failure in failures],
         images_per_second=rate and round(rate, 2),
-        seconds=rate and round(len(todo) / rate, 1),
+        seconds=rate and round(rows / rate, 1),
     )
 
 
@@ -121,18 +129,18 @@ def _store(workspace: Workspace, extraction: Extraction, fresh: bool) -> tuple[F
 
 
 def _probed(
-    extraction: Extraction, todo: Sequence[ImageRow], execution: Execution
+    extraction: Extraction, todo: Sequence[Wanted], execution: Execution
 ) -> tuple[float | None, int, list[Failure]]:
-    """Images a second over the first batches, how many images were tried, and which cannot be used.
+    """Rows a second over the first batches, how many images were tried, and which cannot be used.
 
     The rate is None if none can be.
     """
     extractor = extraction.extractor(execution)
-    rows = todo[: _PROBE * extractor.batch_size]
+    tried = todo[: math.ceil(_PROBE * extractor.batch_size / len(todo[0].views))]
     failures: list[Failure] = []
-    batches = extractor.batches(rows, extraction.root, failures)
+    batches = extractor.batches(tried, extraction.root, failures)
     counts, times = [], []
-    with contextlib.closing(batches), progress("probe", len(rows)) as advance:
+    with contextlib.closing(batches), progress("probe", *counted_rows(tried)) as advance:
         started = time.perf_counter()
         for done, _ in batches:
             counts.append(len(done))
@@ -141,4 +149,4 @@ def _probed(
     rate = counts[0] / times[0] if counts else None
     if len(counts) > 1:  # the first batch pays for the start
         rate = sum(counts[1:]) / (times[-1] - times[0])
-    return rate, len(rows), failures
+    return rate, len(tried), failures

@@ -1,8 +1,8 @@
 """``cache/index.json``: proof that the store holds the features of the manifest.
 
-Tiny, deterministic and committed: the identity, and a digest of the manifest's row keys in
-their order. Training depends on it and not on the shards, so a store made again with other
-shard sizes retrains nothing.
+Tiny, deterministic and committed: the identity, the views where there are several, and a digest
+of the manifest's row keys in their order. Training depends on it and not on the shards, so a
+store made again with other shard sizes retrains nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pipeline.features.identity import Identity
 from pipeline.features.store import RowKey
 from pipeline.files import write_json
 from pipeline.params import Params
+from pipeline.views import CENTER
 from pipeline.workspace import Workspace
 
 
@@ -34,18 +35,21 @@ class Index:
     rows : int
         Usable images of the manifest.
     keys_sha256 : str
-        Digest of their row keys, in manifest order.
+        Digest of the row keys of their views, in manifest order.
+    views : tuple of str
+        What is stored of each image.
     """
 
     identity: Identity
     weights: str
     rows: int
     keys_sha256: str
+    views: tuple[str, ...]
 
 
-def row_keys(manifest: Manifest) -> list[RowKey]:
-    """Row keys of the usable images, in manifest order; copies of one image share a key."""
-    return [RowKey(row.sha256) for row in manifest.usable]
+def row_keys(manifest: Manifest, views: Sequence[str] = (CENTER,)) -> list[RowKey]:
+    """Row keys of the usable images, in manifest order, view after view; copies of one image share keys."""
+    return [RowKey(row.sha256, view) for row in manifest.usable for view in views]
 
 
 def digest_of_keys(keys: Sequence[RowKey]) -> str:
@@ -53,18 +57,22 @@ def digest_of_keys(keys: Sequence[RowKey]) -> str:
     return hashlib.sha256("".join(f"{key.sha256} {key.view}\n" for key in keys).encode()).hexdigest()
 
 
-def write_index(workspace: Workspace, identity: Identity, weights: str, manifest: Manifest) -> bool:
-    """Record that the store holds all of `manifest`; return whether that is news."""
-    keys = row_keys(manifest)
-    return write_json(
-        workspace.index_file,
-        {
-            "identity": identity.as_dict(),
-            "keys_sha256": digest_of_keys(keys),
-            "rows": len(keys),
-            "weights": weights,
-        },
-    )
+def write_index(
+    workspace: Workspace,
+    identity: Identity,
+    weights: str,
+    manifest: Manifest,
+    views: Sequence[str] = (CENTER,),
+) -> bool:
+    """Record that the store holds `views` of all of `manifest`; return whether that is news."""
+    index = {
+        "identity": identity.as_dict(),
+        "keys_sha256": digest_of_keys(row_keys(manifest, views)),
+        "rows": len(manifest.usable),
+        "weights": weights,
+    }
+    # not written where there is nothing but the centre: the index stays what it was before there were views
+    return write_json(workspace.index_file, index if views == (CENTER,) else {**index, "views": list(views)})
 
 
 def current_index(workspace: Workspace, params: Params, manifest: Manifest) -> Index:
@@ -82,14 +90,20 @@ def current_index(workspace: Workspace, params: Params, manifest: Manifest) -> I
     path, remedy = workspace.index_file, "Run `pipeline extract`."
     try:
         stored = json.loads(path.read_bytes())
-        index = Index(Identity.from_dict(stored.pop("identity")), **stored)
+        views = tuple(map(str, stored.pop("views", [CENTER])))
+        index = Index(Identity.from_dict(stored.pop("identity")), **stored, views=views)
     except FileNotFoundError:
         raise MissingRows(f"{path}: no features yet. {remedy}") from None
     except (ValueError, TypeError, KeyError, AttributeError, StoreError) as error:
         raise StoreError(f"{path}: not an index ({error}). {remedy}") from None
-    if index.keys_sha256 != digest_of_keys(row_keys(manifest)):
-        raise MissingRows(f"{path} is not of the images now in {workspace.manifest_file}. {remedy}")
     asked = params.extract
+    if index.views != asked.views:
+        raise MissingRows(
+            f"{path} is of the views {', '.join(index.views)}, and extract.views in "
+            f"{workspace.params_file} names {', '.join(asked.views)}. {remedy}"
+        )
+    if index.keys_sha256 != digest_of_keys(row_keys(manifest, asked.views)):
+        raise MissingRows(f"{path} is not of the images now in {workspace.manifest_file}. {remedy}")
     pairs = {
         "backbone": (index.identity.backbone, asked.backbone),
         "weights": (index.weights, asked.weights),

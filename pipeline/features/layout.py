@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.views import CENTER
+
 SHA256_TYPE, VIEW_TYPE = np.dtype("S64"), np.dtype("S16")
 
 
@@ -21,7 +23,7 @@ class RowKey(NamedTuple):
     """What a row of features is the features of."""
 
     sha256: str
-    view: str = "center"
+    view: str = CENTER
 
 
 class Fault(Exception):

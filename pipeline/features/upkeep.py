@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.dataset.manifest import ImageRow, Manifest, read_manifest
+from pipeline.dataset.manifest import read_manifest
 from pipeline.errors import DamagedShard, ManifestError, StoreError
-from pipeline.features.index import current_index
+from pipeline.features.index import current_index, row_keys
 from pipeline.features.store import FeatureStore, RowKey
 from pipeline.params import read_params
 from pipeline.workspace import Workspace
@@ -32,9 +32,11 @@ class StoreInfo:
         Of the extractor.
     shards, rows, repeated, bytes : int
         Files in use, rows that differ, rows that are there twice, and the size of all files.
+    views : dict of str to int
+        Rows of each view.
     named, unnamed, missing : int or None
-        Rows of images that the manifest uses, other rows, and images of the manifest that have
-        none; None where there is no manifest.
+        Rows that the manifest and ``extract.views`` ask for, other rows, and images of the manifest
+        that lack one; None where there is no manifest.
     oldest, newest : str or None
         When the first and the last shard were written (ISO 8601, UTC).
     made_with : list of dict
@@ -49,6 +51,7 @@ class StoreInfo:
     rows: int
     repeated: int
     bytes: int
+    views: dict[str, int]
     named: int | None
     unnamed: int | None
     missing: int | None
@@ -103,9 +106,9 @@ def inspect(workspace: Workspace) -> StoreInfo:
             continue
         rows.update(contents.keys)
         made[tuple(sorted(contents.made_with.items()))] += len(contents.keys)
-    manifest = _manifest(workspace)
-    images = {row.sha256 for row in manifest.usable} if manifest else set()
-    named = sum(key.sha256 in images for key in rows)
+    wanted = named_rows(workspace) if workspace.manifest_file.is_file() else None
+    named = sum(key in rows for key in wanted or ())
+    lacking = {key.sha256 for key in wanted or () if key not in rows}
     times = sorted(path.stat().st_mtime for path in shards)
     return StoreInfo(
         folder=str(store.folder),
@@ -114,9 +117,10 @@ def inspect(workspace: Workspace) -> StoreInfo:
         rows=len(rows),
         repeated=rows.total() - len(rows),
         bytes=size_of([*shards, *aside]),
-        named=named if manifest else None,
-        unnamed=len(rows) - named if manifest else None,
-        missing=len(images - {key.sha256 for key in rows}) if manifest else None,
+        views=dict(sorted(Counter(key.view for key in rows).items())),
+        named=None if wanted is None else named,
+        unnamed=None if wanted is None else len(rows) - named,
+        missing=None if wanted is None else len(lacking),
         oldest=_utc(times[0]) if times else None,
         newest=_utc(times[-1]) if times else None,
         made_with=[{**dict(circumstances), "rows": count} for circumstances, count in made.most_common()],
@@ -141,14 +145,13 @@ def verify(workspace: Workspace) -> VerifyReport:
     faults = store.faults()
     whole = (path for path in store.shards() if path not in faults)  # listed anew: some may have been merged
     rows = {key for path in whole for key in store.format.contents(path).keys}
-    promised = {row.sha256: row.path for row in reversed(_promised(workspace))}
-    stored = {key.sha256 for key in rows}
+    promised = _promised(workspace)
     return VerifyReport(
         shards=len(shards),
         rows=len(rows),
         bytes=size,
         damaged={path.name: fault for path, fault in faults.items()},
-        missing=sorted(path for sha256, path in promised.items() if sha256 not in stored),
+        missing=sorted({path for key, path in promised.items() if key not in rows}),
     )
 
 
@@ -162,18 +165,26 @@ def size_of(paths: Iterable[Path]) -> int:
     return sum(path.stat().st_size for path in paths)
 
 
-def _manifest(workspace: Workspace) -> Manifest | None:
-    return read_manifest(workspace.manifest_file) if workspace.manifest_file.is_file() else None
+def named_rows(workspace: Workspace) -> set[RowKey]:
+    """Return the rows that are wanted: of every image that the manifest uses, every view of ``params.yaml``.
+
+    Raises
+    ------
+    ManifestError, ParamsError
+        One of the two cannot be read.
+    """
+    views = read_params(workspace.params_file).extract.views
+    return set(row_keys(read_manifest(workspace.manifest_file), views))
 
 
-def _promised(workspace: Workspace) -> tuple[ImageRow, ...]:
-    """Images whose features are stored, if the index is right; none where it is of other images."""
+def _promised(workspace: Workspace) -> dict[RowKey, str]:
+    """Rows that are stored, if the index is right, and whose they are; none where it is of other images."""
     try:
         manifest = read_manifest(workspace.manifest_file)
-        current_index(workspace, read_params(workspace.params_file), manifest)
+        index = current_index(workspace, read_params(workspace.params_file), manifest)
     except (ManifestError, StoreError):
-        return ()
-    return manifest.usable
+        return {}
+    return {RowKey(row.sha256, view): row.path for row in reversed(manifest.usable) for view in index.views}
 
 
 def _utc(seconds: float) -> str:

@@ -6,7 +6,7 @@ that is learned from other rows, the training rows, is a `Standardization`. It t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from pipeline.errors import HeadError, ModelError
 from pipeline.features.identity import DIMENSION
 from pipeline.params import Normalize, Pooling
+from pipeline.views import CENTER, ViewUse
 
 Rows = npt.NDArray[np.float32]
 
@@ -42,19 +43,31 @@ class Derivation:
         ``l2`` divides a row by its Euclidean length, ``sqrt_l2`` does so after taking signed square
         roots; a row of zeros stays as it is. ``standardize`` needs the training rows: `rows` leaves it
         to `Standardization`.
+    views : {"center", "average", "stack"}
+        What a head sees of an image: the view ``center``; the mean of its views, taken after pooling and
+        before normalising, as in Simonyan & Zisserman's appendix B; or, to learn from, a row for each view.
+        A head that has learned from the latter is asked about the mean: for a linear head on rows that are
+        not normalised, that is the mean of its decision values.
 
     References
     ----------
+    K. Simonyan, A. Zisserman, "Very deep convolutional networks for large-scale image recognition", ICLR
+    2015 (means of pooled features over views, normalised afterwards).
     F. Perronnin, J. Sánchez, T. Mensink, "Improving the Fisher kernel for large-scale image
     classification", ECCV 2010 (square roots, then Euclidean length).
     """
 
     pooling: Pooling = "none"
     normalize: Normalize = "none"
+    views: ViewUse = "center"
+
+    def as_dict(self) -> dict[str, str]:
+        """Return the derivation as values that JSON can hold; views only where there are several."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("views", CENTER)}
 
     @property
     def is_raw(self) -> bool:
-        """Whether rows stay as they are stored, but for their type."""
+        """Whether each row stays as it is stored, but for its type."""
         return self.pooling == "none" and self.normalize in ("none", "standardize")
 
     def columns(self, dimension: int) -> int:
@@ -77,7 +90,7 @@ class Derivation:
         return self if has_positions(dimension) else replace(self, pooling="none")
 
     def rows(self, features: npt.NDArray[np.floating[Any]], out: Rows | None = None) -> Rows:
-        """Derive rows, each on its own.
+        """Derive rows, each on its own, whatever `views` says.
 
         Parameters
         ----------
@@ -92,20 +105,59 @@ class Derivation:
             `out`, if it was given.
         """
         if out is None:
-            width = features.shape[1] if self.pooling == "none" else CHANNELS
-            out = np.empty((len(features), width), np.float32)
+            out = self._empty(features)
         for start in range(0, len(features), _BLOCK):
-            # Converted first: sums over numbers that NumPy converts as it goes would depend on where its
-            # buffer ends, and so on a row's place.
-            block = features[start : start + _BLOCK].astype(np.float32, order="C")
-            out[start : start + _BLOCK] = self._normalized(self._pooled(block))
+            out[start : start + _BLOCK] = self._normalized(self._pooled(features[start : start + _BLOCK]))
+        return out
+
+    def of_images(self, features: npt.NDArray[np.floating[Any]], views: int) -> Rows:
+        """Derive what a head is asked about: a row for each image.
+
+        Parameters
+        ----------
+        features : ndarray of float16 or float32, shape (n · views, dimension)
+            As stored, an image's views one after another.
+        views : int
+            Of each image; 1 where only the centre is seen.
+
+        Returns
+        -------
+        ndarray of float32, shape (n, columns)
+        """
+        if self.views == "center":
+            return self.rows(features)
+        pooled = self.pooled(features)
+        total = pooled[::views].copy()
+        for view in range(1, views):
+            total += pooled[view::views]
+        return self.finish_means(total, views)
+
+    def finish_means(self, total: Rows, views: int) -> Rows:
+        """Make derived rows, in place, of the sums of pooled rows over so many views, in their order."""
+        total /= np.float32(views)
+        for start in range(0, len(total), _BLOCK):
+            total[start : start + _BLOCK] = self._normalized(total[start : start + _BLOCK])
+        return total
+
+    def pooled(self, features: npt.NDArray[np.floating[Any]]) -> Rows:
+        """Return rows, shape (n, columns), pooled and not normalised: their sums are for `finish_means`."""
+        out = self._empty(features)
+        for start in range(0, len(features), _BLOCK):
+            out[start : start + _BLOCK] = self._pooled(features[start : start + _BLOCK])
         return out
 
     def scaled(self, X: Rows) -> Rows:
         """Return derived rows with columns standardised by themselves, or `X` itself."""
         return Standardization.fit(X).apply(X) if self.normalize == "standardize" else X
 
-    def _pooled(self, block: Rows) -> Rows:
+    def _empty(self, features: npt.NDArray[np.floating[Any]]) -> Rows:
+        width = features.shape[1] if self.pooling == "none" else CHANNELS
+        return np.empty((len(features), width), np.float32)
+
+    def _pooled(self, features: npt.NDArray[np.floating[Any]]) -> Rows:
+        # Converted first: sums over numbers that NumPy converts as it goes would depend on where its
+        # buffer ends, and so on a row's place.
+        block = features.astype(np.float32, order="C")
         if self.pooling == "none":
             return block
         positions = block.reshape(len(block), CHANNELS, DIMENSION // CHANNELS)  # (n, 512, 49)

@@ -22,6 +22,7 @@ from pipeline.heads.derived import Derivation
 from pipeline.heads.registry import PRESETS, grid_of
 from pipeline.params import NORMALIZATIONS, POOLINGS, Normalize, Pooling
 from pipeline.typed import build
+from pipeline.views import CENTER, VIEW_USES, ViewUse
 
 _DIGITS = 6  # beyond these, accuracies differ by rounding only
 
@@ -36,7 +37,7 @@ class Line:
         Short name or dotted path.
     params : dict
         Of its constructor, where they differ from the preset's.
-    pooling, normalize : str
+    pooling, normalize, views : str
         See `Derivation`.
     place : int
         In the grid of the estimator, which begins with what to take among equals.
@@ -68,11 +69,21 @@ class Line:
     fit_seconds: float = 0.0
     warnings: tuple[str, ...] = ()
     failed: str | None = None
+    views: ViewUse = "center"
 
     @property
-    def recipe(self) -> tuple[str, str, str, int]:
+    def derivation(self) -> Derivation:
+        """Of the rows."""
+        return Derivation(self.pooling, self.normalize, self.views)
+
+    @property
+    def recipe(self) -> tuple[str, Derivation, int]:
         """What tells a line from others."""
-        return self.estimator, self.pooling, self.normalize, self.place
+        return self.estimator, self.derivation, self.place
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the line as values that JSON can hold; views only where there are several."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("views", CENTER)}
 
     @property
     def setting(self) -> str:
@@ -81,9 +92,10 @@ class Line:
 
     @property
     def preference(self) -> tuple[object, ...]:
-        """What decides among equals: fewer columns, then the order of what is tried."""
+        """What decides among equals: fewer views, fewer columns, then the order of what is tried."""
         known = list(PRESETS)
         return (
+            VIEW_USES.index(self.views),
             self.pooling == "none",
             known.index(self.estimator) if self.estimator in known else len(known),
             self.estimator,
@@ -126,8 +138,7 @@ class Leaderboard:
         places = {
             line.place
             for line in self.lines
-            if (line.estimator, line.pooling, line.normalize)
-            == (estimator, derivation.pooling, derivation.normalize)
+            if (line.estimator, line.derivation) == (estimator, derivation)
             and line.accuracy is not None
             and (line.inner_accuracy or not nested)
         }
@@ -145,10 +156,10 @@ class Leaderboard:
     @property
     def best_settings(self) -> list[Line]:
         """The best line of each estimator and derivation, best first; without those that failed."""
-        found: dict[tuple[str, str, str], Line] = {}
+        found: dict[tuple[str, Derivation], Line] = {}
         for line in self.lines:
             if line.accuracy is not None:
-                found.setdefault((line.estimator, line.pooling, line.normalize), line)
+                found.setdefault((line.estimator, line.derivation), line)
         return list(found.values())
 
     @property
@@ -192,7 +203,7 @@ class Leaderboard:
             "best": None if best is None else _brief(best),
             "optimistic": "The accuracy of the best line is what it was chosen by: expect less.",
             "nested": self.nested,
-            "lines": [asdict(line) for line in self.lines],
+            "lines": [line.as_dict() for line in self.lines],
         }
 
     def write(self, path: Path) -> None:
@@ -265,6 +276,6 @@ def standard_error(fold_accuracy: Sequence[float] | np.ndarray[Any, Any]) -> flo
 def _brief(line: Line) -> dict[str, Any]:
     return {
         key: value
-        for key, value in asdict(line).items()
-        if key in ("estimator", "params", "pooling", "normalize", "accuracy", "standard_error")
+        for key, value in line.as_dict().items()
+        if key in ("estimator", "params", "pooling", "normalize", "views", "accuracy", "standard_error")
     }

@@ -1,17 +1,14 @@
 """Features and labels, brought together by content hash into what a head learns from.
 
-Owns the order of rows (the manifest's) and the coding of labels (the training rows'). It
-never looks at an image, and never changes a feature.
+Owns the reading of features, whatever becomes of an image's views, and the coding of labels (the training
+rows'). It never looks at an image, and never changes a feature.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,75 +16,19 @@ import numpy.typing as npt
 
 from pipeline.console import printable
 from pipeline.dataset.manifest import ImageRow, Manifest, read_manifest
-from pipeline.dataset.splits import units
 from pipeline.errors import HeadError, MissingRows
 from pipeline.features.identity import Identity
 from pipeline.features.index import current_index
-from pipeline.features.store import FeatureStore, RowKey
+from pipeline.features.store import Features, FeatureStore, RowKey
 from pipeline.heads.derived import Derivation
+from pipeline.heads.labelled_rows import FeatureMatrix, LabelledRows, digest_of_splits, keys_of
 from pipeline.heads.memory import Memory
 from pipeline.params import Params, Split, read_params
+from pipeline.views import CENTER, ViewUse
 from pipeline.workspace import Workspace
 
 # Rows that are whole in memory at once where only their pooled columns are kept: 51 MB.
 _BLOCK = 512
-
-
-@dataclass(frozen=True, eq=False)
-class LabelledRows:
-    """What is known of the rows of one split, or of several, without their features.
-
-    Attributes
-    ----------
-    y : ndarray of int64, shape (n,)
-        Positions in `classes`.
-    classes : tuple of str, length k
-        Labels of the training rows, sorted; the same for every split.
-    images : tuple of ImageRow, length n
-        What the manifest says of each row, in its order.
-    """
-
-    y: npt.NDArray[np.int64]
-    classes: tuple[str, ...]
-    images: tuple[ImageRow, ...]
-
-    @property
-    def keys(self) -> tuple[RowKey, ...]:
-        """Where each row is in the feature store; the hash of each image."""
-        return _keys(self.images)
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The images, as the manifest names them."""
-        return tuple(image.path for image in self.images)
-
-    @property
-    def digest(self) -> str:
-        """Which rows these are, and under which labels (`digest_of_rows`)."""
-        return digest_of_rows(self.keys, [image.label for image in self.images])
-
-    @cached_property
-    def groups(self) -> npt.NDArray[np.int64]:
-        """Number of each row's group, shape (n,): equal for rows that no fold may part.
-
-        Those are exact duplicates, and rows of one group in the manifest, linked directly or through
-        others.
-        """
-        number = {image.path: place for place, unit in enumerate(units(self.images)) for image in unit.rows}
-        return np.array([number[image.path] for image in self.images], np.int64)
-
-
-@dataclass(frozen=True, eq=False)
-class FeatureMatrix(LabelledRows):
-    """The same with features.
-
-    Attributes
-    ----------
-    X : ndarray of float16 or float32, shape (n, columns)
-        Finite. A memmap where it is larger than the memory that it may take.
-    """
-
-    X: npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -171,9 +112,27 @@ class LabelledFeatures:
         """The extractor whose features these are."""
         return self.store.identity
 
-    def digest(self, *splits: Split) -> str:
+    def digest(self, *splits: Split, use: ViewUse = "center") -> str:
         """Return the digest that the matrix of splits has, without reading it."""
-        return digest_of_splits(self.manifest, *splits)
+        return digest_of_splits(self.manifest, *splits, views=self.views_of(use))
+
+    def views_of(self, use: ViewUse) -> tuple[str, ...]:
+        """Return the views that are looked at: the centre, or all that there are.
+
+        Raises
+        ------
+        HeadError
+            All are wanted, and there is only the centre.
+        """
+        if use == "center":
+            return (CENTER,)
+        if self.params.extract.views == (CENTER,):
+            raise HeadError(
+                f"views {use}: of each image there is only the view {CENTER}. Add another one to "
+                f"extract.views in params.yaml, such as hflip, and run `pipeline extract`; or set views to "
+                f"{CENTER}."
+            )
+        return self.params.extract.views
 
     def matrix(self, *splits: Split, derivation: Derivation | None = None) -> FeatureMatrix:
         """Read the features and labels of one split, or of several together.
@@ -193,21 +152,51 @@ class LabelledFeatures:
         Raises
         ------
         HeadError
-            A feature is not finite, a label has no training image, or there are no positions to pool over.
+            A feature is not finite, a label has no training image, there are no positions to pool over, or no
+            views beside the centre.
         MissingRows, DamagedShard
             The store cannot give every row.
         """
         rows = self.labels(*splits)
-        self._require_stored(rows)
-        keys = rows.keys
         if derivation is None:
-            X = self.memory.empty((len(keys), self.identity.dimension), self.identity.storage)
-            self.store.read(keys, out=X)
+            X = self.stored(rows)
         else:
-            X = self.memory.empty((len(keys), derivation.columns(self.identity.dimension)), np.float32)
-            self._derive(keys, derivation, X)
-        _require_finite(X, rows.images)
-        return FeatureMatrix(rows.y, rows.classes, rows.images, X)
+            rows = replace(rows, views=self.views_of(derivation.views))
+            self._require_stored(rows)
+            count = len(rows.images) + (len(rows.keys) if derivation.views == "stack" else 0)
+            X = self.memory.empty((count, derivation.columns(self.identity.dimension)), np.float32)
+            self._derive(rows, derivation, X)
+            _require_finite(X[: len(rows.images)], rows.images)
+        return FeatureMatrix(rows.y, rows.classes, rows.images, X, views=rows.views)
+
+    def stored(self, rows: LabelledRows, views: Sequence[str] = (CENTER,)) -> npt.NDArray[np.floating[Any]]:
+        """Read features as they are stored, of the type that they are stored in.
+
+        Parameters
+        ----------
+        rows : LabelledRows
+            Of n images.
+        views : sequence of str, length v
+            What of each.
+
+        Returns
+        -------
+        ndarray of float16 or float32, shape (n · v, dimension)
+            An image's views one after another.
+
+        Raises
+        ------
+        HeadError
+            A feature is not finite.
+        MissingRows, DamagedShard
+            The store cannot give every row.
+        """
+        rows = replace(rows, views=tuple(views))
+        self._require_stored(rows)
+        X = self.memory.empty((len(rows.keys), self.identity.dimension), self.identity.storage)
+        self.store.read(rows.keys, out=X)
+        _require_finite(X, [image for image in rows.images for _ in views])
+        return X
 
     def labels(self, *splits: Split) -> LabelledRows:
         """Return what `matrix` does, without reading a feature.
@@ -232,44 +221,45 @@ class LabelledFeatures:
     def _require_stored(self, rows: LabelledRows) -> None:
         """Refuse rows without features by the names of their images; the store knows hashes only."""
         stored = self.store.keys()
-        missing = [path for path, key in zip(rows.paths, rows.keys, strict=True) if key not in stored]
+        missing = [image.path for image in rows.images if not stored.issuperset(keys_of([image], rows.views))]
         if missing:
             raise MissingRows(
                 f"{self.store.folder} lacks the features of {len(missing)} of {len(rows.paths)} images "
                 f"(first: {printable(missing[0])}). Run `pipeline extract`."
             )
 
-    def _derive(self, keys: Sequence[RowKey], derivation: Derivation, X: npt.NDArray[np.float32]) -> None:
-        """Fill `X`, with no second matrix of full width beside it."""
+    def _derive(self, rows: LabelledRows, derivation: Derivation, X: npt.NDArray[np.float32]) -> None:
+        """Fill `X`: a row an image, and where views are stacked, a row a view."""
+        if derivation.views == "center":
+            self._derive_each(rows.keys, derivation, X)
+            return
+        self._derive_means(rows, derivation, X[: len(rows.images)])
+        if derivation.views == "stack":
+            self._derive_each(rows.keys, derivation, X[len(rows.images) :])
+
+    def _derive_each(
+        self, keys: Sequence[RowKey], derivation: Derivation, X: npt.NDArray[np.float32]
+    ) -> None:
+        """Fill `X` with a row a key, with no second matrix of full width beside it."""
         if derivation.pooling == "none":
             self.store.read(keys, out=X)
             if not derivation.is_raw:
                 derivation.rows(X, out=X)
             return
-        buffer = np.empty((min(_BLOCK, len(keys)), self.identity.dimension), np.float32)
-        for places, block in self.store.blocks(keys, buffer):
+        for places, block in self._blocks(keys):
             X[places] = derivation.rows(block)
 
+    def _derive_means(self, rows: LabelledRows, derivation: Derivation, X: npt.NDArray[np.float32]) -> None:
+        """Fill `X` with a row an image, summed view after view: so it does not depend on the shards."""
+        for number, view in enumerate(rows.views):
+            for places, block in self._blocks(keys_of(rows.images, (view,))):
+                pooled = derivation.pooled(block)
+                X[places] = X[places] + pooled if number else pooled
+        derivation.finish_means(X, len(rows.views))
 
-def digest_of_splits(manifest: Manifest, *splits: Split) -> str:
-    """Return `digest_of_rows` of splits, from the manifest alone."""
-    rows = [row for row in manifest.usable if row.split in splits]
-    return digest_of_rows(_keys(rows), [row.label for row in rows])
-
-
-def factor_key(identity: Identity, rows_sha256: str, derivation: Derivation) -> str:
-    """Say all that the factor of derived rows depends on."""
-    return json.dumps([identity.as_dict(), rows_sha256, asdict(derivation)], sort_keys=True)
-
-
-def digest_of_rows(keys: Sequence[RowKey], labels: Sequence[str]) -> str:
-    """Return the SHA-256 of row keys and labels in their order."""
-    rows = [[key.sha256, key.view, label] for key, label in zip(keys, labels, strict=True)]
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-
-
-def _keys(images: Sequence[ImageRow]) -> tuple[RowKey, ...]:
-    return tuple(RowKey(image.sha256) for image in images)
+    def _blocks(self, keys: Sequence[RowKey]) -> Iterator[tuple[list[int], Features]]:
+        buffer = np.empty((min(_BLOCK, len(keys)), self.identity.dimension), np.float32)
+        return self.store.blocks(keys, buffer)
 
 
 def _require_finite(X: npt.NDArray[np.floating[Any]], images: Sequence[ImageRow]) -> None:

@@ -115,8 +115,8 @@ class Model:
         Every parameter that was set, presets and seed included.
     classes : tuple of str, length k
         Labels; the estimator knows them as 0 … k − 1.
-    view : str
-        Of the images.
+    views : tuple of str
+        Of each image that it learned from, or is asked about: as many as `derivation` makes a row of.
     derivation : Derivation
         What features become before the head sees them.
     identity : Identity
@@ -152,7 +152,7 @@ class Model:
     estimator: str
     params: dict[str, Any]
     classes: tuple[str, ...]
-    view: str
+    views: tuple[str, ...]
     derivation: Derivation
     identity: Identity
     rows: int
@@ -173,13 +173,13 @@ class Model:
 
         Parameters
         ----------
-        features : ndarray of float16 or float32, shape (n, dimension)
-            Of this model's extractor, as they are stored.
+        features : ndarray of float16 or float32, shape (n · v, dimension)
+            Of this model's extractor, as they are stored: the v rows of an image's `views` one after another.
 
         Returns
         -------
         Predictions
-            The same for a row, whatever the other rows are.
+            One for each image; the same for an image, whatever the others are.
 
         Raises
         ------
@@ -192,11 +192,17 @@ class Model:
             raise ModelError(
                 f"model {self.name!r} expects rows of {expected} features, found {features.shape[1:]}."
             )
+        if len(features) % len(self.views):
+            raise ModelError(
+                f"model {self.name!r} expects {len(self.views)} rows of each image, of the views "
+                f"{', '.join(self.views)}, and found {len(features)} rows."
+            )
         score, width = self._scorer()
-        scored = np.empty((len(features), *width), np.float64)
+        views = len(self.views)
+        scored = np.empty((len(features) // views, *width), np.float64)
         step = _BLOCK if _scores_in_blocks(self.head) else 1
-        for start in range(0, len(features), _BLOCK):
-            X = self.derivation.rows(features[start : start + _BLOCK])
+        for start in range(0, len(scored), _BLOCK):
+            X = self.derivation.of_images(features[start * views : (start + _BLOCK) * views], views)
             if self.standardization is not None:
                 self.standardization.apply(X, out=X)
             for row in range(0, len(X), step):

@@ -33,6 +33,7 @@ from pipeline.heads.head_file import PICKLE, WRITERS, in_words
 from pipeline.heads.model import Model, Predictions
 from pipeline.params import HeadParams
 from pipeline.typed import build, did_you_mean
+from pipeline.views import CENTER, View
 from pipeline.workspace import Workspace
 
 DESCRIPTION = "model.json"
@@ -78,8 +79,9 @@ def save(folder: Path, model: Model, *, trust: bool = False) -> None:
         "params": _plain(model.params),
         "classes": list(model.classes),
         "features": int(model.head.n_features_in_),
-        "view": model.view,
-        **asdict(model.derivation),
+        # releases that know of no views refuse a list
+        "view": CENTER if model.views == (CENTER,) else list(model.views),
+        **model.derivation.as_dict(),
         "identity": model.identity.as_dict(),
         "rows": model.rows,
         "rows_sha256": model.rows_sha256,
@@ -221,7 +223,8 @@ def _described(stored: Any) -> tuple[Model, int, dict[str, dict[str, Any]]]:
         HeadParams,
         {
             key: stored[key]
-            for key in ("estimator", "params", "pooling", "normalize", "unsure_below", "train_on")
+            for key in ("estimator", "params", "pooling", "normalize", "views", "unsure_below", "train_on")
+            if key != "views" or key in stored  # that of the centre is implied
         },
         "",
     )
@@ -234,6 +237,10 @@ def _described(stored: Any) -> tuple[Model, int, dict[str, dict[str, Any]]]:
     columns = _take(stored, "features", int)
     if settings.pooling != "none" and columns != CHANNELS:
         raise ValueError(f"features: expected {CHANNELS} after pooling, found {columns}")
+    view = stored["view"]
+    views = build(tuple[View, ...], view if isinstance(view, list) else [view], "view")
+    if (views == (CENTER,)) != (settings.views == "center"):
+        raise ValueError(f"view: {', '.join(views)} and views {settings.views} do not fit")
     files = {
         _file_name(name): {"bytes": _take(file, "bytes", int), "sha256": _take(file, "sha256", str)}
         for name, file in _take(stored, "files", dict).items()
@@ -249,8 +256,8 @@ def _described(stored: Any) -> tuple[Model, int, dict[str, dict[str, Any]]]:
         estimator=settings.estimator,
         params=settings.params,
         classes=tuple(classes),
-        view=_take(stored, "view", str),
-        derivation=Derivation(settings.pooling, settings.normalize),
+        views=views,
+        derivation=Derivation(settings.pooling, settings.normalize, settings.views),
         identity=Identity.from_dict(stored["identity"]),
         rows=_take(stored, "rows", int),
         rows_sha256=_take(stored, "rows_sha256", str),

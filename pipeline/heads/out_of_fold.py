@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pipeline.console import progress
 from pipeline.heads.calibration import Calibration, Floats, scores
 from pipeline.heads.folds import FOLDS, NOT_HELD_OUT, fold_of_rows
-from pipeline.heads.matrix import FeatureMatrix
+from pipeline.heads.labelled_rows import FeatureMatrix
 from pipeline.heads.memory import Memory
 from pipeline.heads.model import Model, Predictions
 from pipeline.heads.recipe import Fitted
@@ -23,7 +23,7 @@ from pipeline.heads.recipe import Fitted
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """Answers about each row, from the head of the fold that held it out.
+    """Answers about each image, from the head of the fold that held it out.
 
     Attributes
     ----------
@@ -97,9 +97,10 @@ def out_of_fold(
     with progress("held out", FOLDS, "folds") as advance:
         for fold in range(FOLDS):
             held, learned = np.flatnonzero(fold_of == fold), np.flatnonzero(fold_of != fold)
-            X = memory.empty((len(learned), rows.X.shape[1]), rows.X.dtype)
-            np.take(rows.X, learned, axis=0, out=X, mode="clip")  # "raise" would make a copy first
-            fitted = fit(X, rows.y[learned])
+            places = rows.learned(learned)
+            X = memory.empty((len(places), rows.X.shape[1]), rows.X.dtype)
+            np.take(rows.X, places, axis=0, out=X, mode="clip")  # "raise" would make a copy first
+            fitted = fit(X, rows.row_y[places])
             asked, head = fitted.scaled(rows.X[held]), fitted.estimator
             codes[held] = head.predict(asked)
             if hasattr(head, "predict_proba"):

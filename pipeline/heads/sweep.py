@@ -19,11 +19,13 @@ from pipeline.heads.derived import Derivation, has_positions
 from pipeline.heads.factor import Factor, load_or_make, worth_factoring
 from pipeline.heads.folds import FOLDS, fold_of_rows
 from pipeline.heads.gram import Gram
+from pipeline.heads.labelled_rows import FeatureMatrix, LabelledRows, factor_key
 from pipeline.heads.leaderboard import Leaderboard, Line, rounded, standard_error
-from pipeline.heads.matrix import LabelledFeatures, LabelledRows, factor_key
+from pipeline.heads.matrix import LabelledFeatures
 from pipeline.heads.recipe import Recipe, norm_of
 from pipeline.heads.registry import build, grid_of
 from pipeline.params import NORMALIZATIONS, POOLINGS, Normalize, Pooling
+from pipeline.views import CENTER, VIEW_USES, ViewUse
 from pipeline.workspace import Workspace
 
 #: Estimators that a second or so is enough for; others are tried on request.
@@ -42,6 +44,8 @@ class Space:
         Short names, or dotted paths of classes.
     poolings, normalizations : tuple of str
         See `Derivation`. With no pooling named, all that the features have positions for.
+    views : tuple of str
+        See `Derivation`. With none named, all that the features have views for.
     trust : bool
         Whether estimators outside scikit-learn may be imported.
     """
@@ -49,15 +53,18 @@ class Space:
     estimators: tuple[str, ...] = ESTIMATORS
     poolings: tuple[Pooling, ...] = ()
     normalizations: tuple[Normalize, ...] = NORMALIZATIONS
+    views: tuple[ViewUse, ...] = ()
     trust: bool = False
 
-    def derivations(self, dimension: int) -> list[Derivation]:
+    def derivations(self, dimension: int, *, several_views: bool = False) -> list[Derivation]:
         """Return all of them, those with fewer columns first: they are quick, and often as good.
 
         Parameters
         ----------
         dimension : int
             Columns of a stored row.
+        several_views : bool, default False
+            Whether there are more views than the centre.
 
         Raises
         ------
@@ -65,7 +72,13 @@ class Space:
             A pooling is named, and there are no positions to pool over.
         """
         poolings = self.poolings or (POOLINGS if has_positions(dimension) else ("none",))
-        found = [Derivation(pooling, normal) for pooling in poolings for normal in self.normalizations]
+        views = self.views or (VIEW_USES if several_views else (CENTER,))
+        found = [
+            Derivation(pooling, normal, use)
+            for pooling in poolings
+            for normal in self.normalizations
+            for use in views
+        ]
         return sorted(found, key=lambda derivation: derivation.columns(dimension))
 
     def holds(self, line: Line) -> bool:
@@ -74,6 +87,7 @@ class Space:
             line.estimator in self.estimators
             and (line.pooling in self.poolings or not self.poolings)
             and line.normalize in self.normalizations
+            and (line.views in self.views or not self.views)
         )
 
     def check(self) -> None:
@@ -129,12 +143,15 @@ def sweep(
     ------
     HeadError
         An estimator does not exist, there are too few images for so many folds, or features have no
-        positions to pool over.
+        positions to pool over, or no views beside the centre.
     MissingRows, IdentityMismatch
         The features are not those of the manifest, or of what ``params.yaml`` asks for.
     """
     features = LabelledFeatures.open(workspace, memory)
     space.check()  # imports scikit-learn, which takes its time
+    views = features.params.extract.views
+    for use in space.views:
+        features.views_of(use)
     rows = features.labels("train", "val")
     parts = _Parts.of(rows, folds, features.params.seed, nested=nested)
     held = sum(len(test) for _, test in parts.outer)
@@ -146,7 +163,7 @@ def sweep(
     board.majority = rounded(np.bincount(rows.y).max() / len(rows.y))
     todo = {
         derivation: [each for each in space.estimators if not board.has(each, derivation, nested=nested)]
-        for derivation in space.derivations(features.identity.dimension)
+        for derivation in space.derivations(features.identity.dimension, several_views=len(views) > 1)
     }
     todo = {derivation: estimators for derivation, estimators in todo.items() if estimators}
     if not todo:
@@ -157,15 +174,17 @@ def sweep(
             matrix = features.matrix("train", "val", derivation=derivation)
             validation = CrossValidation(
                 matrix.X,
-                matrix.y,
+                matrix.row_y,
                 matrix.classes,
                 standardize=derivation.normalize == "standardize",
                 memory=features.memory.shared(1 + len(parts.inner)),
                 jobs=jobs,
-                factor_of=_factors(workspace, features, rows, derivation),
+                factor_of=_factors(workspace, features, matrix, derivation),
                 device=device,
             )
-            norm = norm_of(derivation.scaled(matrix.X)) or 1.0
+            learned, _ = matrix.all_learned()
+            norm = norm_of(derivation.scaled(learned)) or 1.0
+            on_rows = parts.on(matrix)
             try:
                 for estimator in estimators:
                     recipes = [
@@ -174,7 +193,7 @@ def sweep(
                         )
                         for params in grid_of(estimator, norm)
                     ]
-                    board.add(_lines(recipes, validation, parts, advance))
+                    board.add(_lines(recipes, validation, on_rows, advance))
             finally:  # after Ctrl-C, too: what is finished is kept
                 board.write(workspace.sweep_file)
     return board
@@ -182,7 +201,7 @@ def sweep(
 
 @dataclass(frozen=True)
 class _Parts:
-    """Folds over the rows, and within the training rows of each fold further ones, if they are wanted."""
+    """Folds over the images, and within the training rows of each fold further ones, if they are wanted."""
 
     outer: list[Fold]
     inner: list[list[Fold]]
@@ -195,6 +214,14 @@ class _Parts:
 
         outer = within(np.arange(len(rows.y)))
         return cls(outer, [within(train) for train, _ in outer] if nested else [])
+
+    def on(self, matrix: FeatureMatrix) -> _Parts:
+        """Return the same folds over the rows that teach of each image, and those that are asked about."""
+
+        def rows_of(folds: list[Fold]) -> list[Fold]:
+            return [(matrix.learned(train), test) for train, test in folds]
+
+        return _Parts(rows_of(self.outer), [rows_of(folds) for folds in self.inner])
 
     @property
     def count(self) -> int:
@@ -222,6 +249,7 @@ def _line(
         params=dict(recipe.params),
         pooling=recipe.derivation.pooling,
         normalize=recipe.derivation.normalize,
+        views=recipe.derivation.views,
         place=place,
         fit_seconds=round(held_out.seconds, 4),
         warnings=tuple(dict.fromkeys(said for each in (held_out, *inner) for said in each.warnings)),
@@ -245,12 +273,12 @@ def _line(
 
 
 def _factors(
-    workspace: Workspace, features: LabelledFeatures, rows: LabelledRows, derivation: Derivation
+    workspace: Workspace, features: LabelledFeatures, matrix: FeatureMatrix, derivation: Derivation
 ) -> Callable[[Gram], Factor]:
     """Return what gives the factor of all rows: kept where it took long, for the next sweep."""
-    if not worth_factoring(len(rows.y), derivation.columns(features.identity.dimension)):
+    if not worth_factoring(len(matrix.X), derivation.columns(features.identity.dimension)):
         return lambda gram: gram.factor
-    key = factor_key(features.identity, rows.digest, derivation)
+    key = factor_key(features.identity, matrix.digest, derivation)
     return lambda gram: load_or_make(workspace.factors_folder, key, lambda: gram.factor)
 
 
@@ -259,9 +287,11 @@ def _about(features: LabelledFeatures, rows: LabelledRows, parts: _Parts) -> dic
     digest = hashlib.sha256()
     for _, test in parts.outer:
         digest.update(np.ascontiguousarray(test, "<i8").tobytes() + b"|")
+    views = features.params.extract.views
     return {
         "version": _VERSION,
         "identity": features.identity.as_dict(),
+        **({} if views == (CENTER,) else {"views": list(views)}),
         "rows_sha256": rows.digest,
         "folds_sha256": digest.hexdigest(),
         "seed": features.params.seed,

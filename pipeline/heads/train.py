@@ -23,7 +23,8 @@ from pipeline.heads import model_folder
 from pipeline.heads.derived import Derivation
 from pipeline.heads.folds import NOT_HELD_OUT
 from pipeline.heads.head_file import import_writer
-from pipeline.heads.matrix import LabelledFeatures, LabelledRows
+from pipeline.heads.labelled_rows import LabelledRows
+from pipeline.heads.matrix import LabelledFeatures
 from pipeline.heads.model import Model
 from pipeline.heads.out_of_fold import out_of_fold
 from pipeline.heads.recipe import FIT_ERRORS, Recipe, one_line
@@ -91,7 +92,8 @@ def train(
     overrides : mapping, optional
         Parameters of the estimator that take the place of those in ``params.yaml``, for this training only.
     changes : mapping, optional
-        The same for the head's other settings: ``pooling``, ``normalize``, ``calibrate``, ``unsure_below``.
+        The same for the head's other settings: ``pooling``, ``normalize``, ``views``, ``calibrate``,
+        ``unsure_below``.
     memory : int, optional
         See `LabelledFeatures.open`.
     trust : bool, default False
@@ -121,12 +123,13 @@ def train(
         estimator=settings.estimator,
         params={**settings.params, **(overrides or {})},
         classes=features.classes,
-        derivation=Derivation(settings.pooling, settings.normalize),
+        derivation=Derivation(settings.pooling, settings.normalize, settings.views),
         seed=features.params.seed,
         trust=trust,
     )
     with _failing_as(f"heads.{head}"):
         recipe.derivation.columns(features.identity.dimension)
+        features.views_of(settings.views)
     rows = features.matrix(*settings.splits, derivation=recipe.reads)
     imports.join()
     check_promises(settings, head, recipe)
@@ -139,7 +142,7 @@ def train(
             held_out = out_of_fold(fit, rows, features.memory, recipe.seed, scored=settings.calibrate)
             calibration = held_out.calibration(rows.y)
     with _failing_as(f"head {head!r} ({settings.estimator}) cannot be trained"):
-        fitted = fit(rows.X, rows.y, on_epoch=_tell)
+        fitted = fit(*rows.all_learned(), on_epoch=_tell)
     seconds = time.perf_counter() - started
 
     for complaint in fitted.warnings:
@@ -149,7 +152,7 @@ def train(
         estimator=settings.estimator,
         params=recipe.described(fitted.estimator),
         classes=rows.classes,
-        view=rows.keys[0].view,
+        views=rows.views,
         derivation=recipe.derivation,
         identity=features.identity,
         rows=len(rows.y),
@@ -187,10 +190,10 @@ def _metrics(model: Model, features: LabelledFeatures, rows: LabelledRows) -> di
         predictions, which = model.held_out, "out of fold"
         right = (predictions.codes == rows.y)[predictions.codes != NOT_HELD_OUT]
     else:
-        validation, which = features.matrix("val"), "val"
-        right = model.predict(validation.X).codes == validation.y
+        validation, which = features.labels("val"), "val"
+        right = model.predict(features.stored(validation, model.views)).codes == validation.y
     if not len(right):
-        model.predict(features.store.read(rows.keys[:1]))
+        model.predict(features.store.read(rows.keys[: len(model.views)]))
         return {}
     return {"rows": which, "n": len(right), "accuracy": round(float(right.mean()), 6)}
 
@@ -211,7 +214,7 @@ def _validation(settings: HeadParams, recipe: Recipe, features: LabelledFeatures
     if recipe.estimator != "linear" or "val" in settings.splits:
         return None
     rows = features.matrix("val", derivation=recipe.reads)
-    return (rows.X, rows.y) if len(rows.y) else None
+    return (rows.asked, rows.y) if len(rows.y) else None
 
 
 @contextlib.contextmanager

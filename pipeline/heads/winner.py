@@ -44,6 +44,7 @@ def save_winner(workspace: Workspace, best: Line | None, name: str) -> Line:
         "params": best.params,
         "pooling": best.pooling,
         "normalize": best.normalize,
+        "views": best.views,
         "train_on": "train+val",
     }
     unset = asdict(HeadParams(""))

@@ -12,14 +12,16 @@ from pipeline.features.extraction import Extraction
 from pipeline.features.extractor import Execution
 from pipeline.heads import model_folder
 from pipeline.heads.current import require_current
+from pipeline.heads.labelled_rows import LabelledRows
 from pipeline.heads.linear_layer import LinearLayer, folded
-from pipeline.heads.matrix import LabelledFeatures, LabelledRows
+from pipeline.heads.matrix import LabelledFeatures
 from pipeline.heads.model import Model
 from pipeline.heads.settings import free_name
 from pipeline.networks.blocks import Cut, cut_of
 from pipeline.networks.options import FinetuneOptions
 from pipeline.networks.train_network import require_vgg16
 from pipeline.params import read_params
+from pipeline.views import CENTER
 from pipeline.workspace import Workspace
 
 
@@ -88,6 +90,12 @@ def task_of(
 
 def _layer(model: Model) -> LinearLayer:
     """Fold a head into one layer on the features as they are stored."""
+    if model.derivation.views != "center":
+        raise ModelError(
+            f"model {model.name!r} was trained with views {model.derivation.views}, and is asked about the "
+            f"mean of {', '.join(model.views)}: the network that is fine-tuned sees one view at a time. "
+            f"Fine-tune a head with views {CENTER}."
+        )
     try:
         return folded(model, model.identity.dimension)
     except ModelError:

@@ -16,7 +16,7 @@ from pipeline.features.extract import missing_rows
 from pipeline.features.extractor import Extractor, Failure
 from pipeline.features.identity import Identity
 from pipeline.features.shard_writer import ShardWriter
-from pipeline.features.store import FeatureStore, RowKey, clear
+from pipeline.features.store import FeatureStore, clear
 
 
 def opened(folder: Path, identity: Identity) -> FeatureStore:
@@ -83,9 +83,9 @@ def fill(
         failures: list[Failure] = []
         made = extractor()
         with progress(label, len(todo)) as advance, ShardWriter(store, made.made_with) as writer:
-            for rows, features in made.batches(todo, root, failures):
-                writer.add([RowKey(row.sha256) for row in rows], features)
-                advance(len(rows))
+            for keys, features in made.batches(todo, root, failures):
+                writer.add(keys, features)
+                advance(len(keys))
     if failures:
         first = printable(f"{failures[0].path}: {failures[0].reason}")
         raise SourceError(

@@ -15,7 +15,7 @@ import torch
 
 from pipeline.features.extractor import Extractor
 from pipeline.features.torch_backbone import choose_device
-from pipeline.heads.matrix import LabelledRows
+from pipeline.heads.labelled_rows import LabelledRows
 from pipeline.heads.torch_rows import norms
 from pipeline.networks.checkpoint import Checkpoint
 from pipeline.networks.finetune_task import Task

@@ -25,7 +25,8 @@ from pipeline.features.lock import locked
 from pipeline.features.quantised import calibration_rows
 from pipeline.features.store import Features, FeatureStore
 from pipeline.heads import model_folder
-from pipeline.heads.matrix import LabelledFeatures, LabelledRows
+from pipeline.heads.labelled_rows import LabelledRows
+from pipeline.heads.matrix import LabelledFeatures
 from pipeline.heads.memory import Memory
 from pipeline.heads.settings import free_name
 from pipeline.networks.checkpoint import Checkpoint

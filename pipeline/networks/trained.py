@@ -16,7 +16,7 @@ import numpy.typing as npt
 from pipeline.console import note
 from pipeline.features.identity import Identity
 from pipeline.heads.derived import Derivation
-from pipeline.heads.matrix import LabelledRows
+from pipeline.heads.labelled_rows import LabelledRows
 from pipeline.heads.model import Model
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def model_of(
         estimator="linear",
         params=head.get_params(deep=False),
         classes=rows.classes,
-        view=rows.keys[0].view,
+        views=rows.views,
         derivation=Derivation(),
         identity=identity,
         rows=len(rows.y),

@@ -18,7 +18,7 @@ from pipeline.files import sha256_of, write_csv, write_json
 from pipeline.heads import model_folder
 from pipeline.heads.current import require_current
 from pipeline.heads.folds import NOT_HELD_OUT
-from pipeline.heads.matrix import LabelledRows
+from pipeline.heads.labelled_rows import LabelledRows
 from pipeline.heads.model import Predictions
 from pipeline.networks.model_extractor import features_of
 from pipeline.params import Split
@@ -63,8 +63,8 @@ def evaluate(workspace: Workspace, head: str, split: Split = "val", *, trust: bo
     require_current(model, head, features)
     held_out = model.held_out if split == "val" else None
     if held_out is None:
-        rows = features.matrix(split)
-        y, predictions = rows.y, model.predict(rows.X)
+        rows = features.labels(split)
+        y, predictions = rows.y, model.predict(features.stored(rows, model.views))
     else:
         y, predictions = _of_split(split, features.labels(*model.splits), held_out)
     if not len(y):

@@ -99,13 +99,14 @@ def predict(
     head = model_folder.load(folder, trust=trust)
     asked = ModelExtractor.of(workspace, folder, head)
     files = [file for given in images for file in _files(given)]
-    source = _FeatureSource(asked, Execution(device))
+    source = _FeatureSource(asked, head.views, Execution(device))
     predictions: list[Prediction] = []
     with progress("predict", len(files)) as advance:
         for chunk in chunks(files, _CHUNK):
             X, errors = source.features(chunk, advance)
             usable = [number for number in range(len(chunk)) if number not in errors]
-            predicted = _predictions(head, [str(chunk[number]) for number in usable], X[usable])
+            rows = X[usable].reshape(-1, X.shape[2])
+            predicted = _predictions(head, [str(chunk[number]) for number in usable], rows)
             for number, file in enumerate(chunk):
                 failed = number in errors
                 predictions.append(
@@ -115,13 +116,13 @@ def predict(
 
 
 class _FeatureSource:
-    """Features of files: from the store where it has them, from the network where not.
+    """Features of files: from the store where it has all views of one, from the network where not.
 
     The network is set up only when the first image needs it.
     """
 
-    def __init__(self, asked: ModelExtractor, execution: Execution) -> None:
-        self._asked, self._execution = asked, execution
+    def __init__(self, asked: ModelExtractor, views: tuple[str, ...], execution: Execution) -> None:
+        self._asked, self._views, self._execution = asked, views, execution
         self._identity = asked.identity
         self._store: FeatureStore | None = None
         # Without a store of this identity everything is computed, and comes out the same.
@@ -137,29 +138,36 @@ class _FeatureSource:
     def features(
         self, files: Sequence[Path], advance: Callable[[int], None]
     ) -> tuple[Features, dict[int, str]]:
-        """Return a row for each file, and the reason, by position, for those that have none."""
-        known: dict[int, RowKey] = {}
+        """Return the rows of each file, shape (n, views, dimension); and why those have none that have none.
+
+        The reasons are by position.
+        """
+        known: dict[int, list[RowKey]] = {}
         unknown: list[int] = []
         errors: dict[int, str] = {}
         for number, file in enumerate(files):
             verdict, _ = look_at(file, decode_too=False)
             if verdict.reason:
                 errors[number] = verdict.reason
-            elif RowKey(verdict.sha256) in self._stored:
-                known[number] = RowKey(verdict.sha256)
+            elif self._stored.issuperset(keys := [RowKey(verdict.sha256, view) for view in self._views]):
+                known[number] = keys
             else:
                 unknown.append(number)
-        X = np.zeros((len(files), self._identity.dimension), self._identity.storage)
+        X = np.zeros((len(files), len(self._views), self._identity.dimension), self._identity.storage)
         if known and self._store:
-            X[list(known)] = self._store.read(list(known.values()))
+            rows = self._store.read(list(itertools.chain.from_iterable(known.values())))
+            X[list(known)] = rows.reshape(-1, *X.shape[1:])
         advance(len(known) + len(errors))
         if unknown:
-            images = zip(unknown, self._extractor.decoded([files[n] for n in unknown]), strict=True)
+            views = itertools.repeat({"views": self._views})
+            decoded = self._extractor.decoded([files[n] for n in unknown], views=views)
+            images = zip(unknown, decoded, strict=True)
             while group := list(itertools.islice(images, self._extractor.batch_size)):
-                pixels = {number: image.pixels for number, image in group if image.pixels is not None}
-                errors |= {number: image.verdict.reason for number, image in group if image.pixels is None}
-                if pixels:
-                    X[list(pixels)] = self._extractor.forward(list(pixels.values()))
+                seen = {number: image.views for number, image in group if image.views is not None}
+                errors |= {number: image.verdict.reason for number, image in group if image.views is None}
+                if seen:
+                    rows = self._extractor.forward(list(itertools.chain.from_iterable(seen.values())))
+                    X[list(seen)] = rows.reshape(-1, *X.shape[1:])
                 advance(len(group))
         return X, errors
 

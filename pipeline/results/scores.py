@@ -15,7 +15,7 @@ from pipeline.console import table
 from pipeline.dataset.manifest import read_manifest
 from pipeline.errors import WorkspaceError
 from pipeline.heads import model_folder
-from pipeline.heads.matrix import digest_of_splits
+from pipeline.heads.labelled_rows import digest_of_splits
 from pipeline.params import SPLITS, Split
 from pipeline.results.evaluate import model_digest
 from pipeline.workspace import Workspace

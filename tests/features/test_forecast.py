@@ -40,6 +40,7 @@ def test_forecast__of_what_is_new(workspace: Workspace) -> None:
         images=11,
         stored=11,
         to_compute=0,
+        rows=0,
         to_remove=0,
         bytes=0,
         tried=0,

@@ -50,7 +50,7 @@ def model_of(
         estimator=estimator,
         params=recipe.described(fitted.estimator),
         classes=labels,
-        view="center",
+        views=("center",),
         derivation=derivation,
         identity=IDENTITY,
         rows=rows,

@@ -13,7 +13,7 @@ from pipeline.errors import HeadError
 from pipeline.heads.calibration import Calibration, expected_calibration_error, scores
 from pipeline.heads.derived import Derivation, Standardization
 from pipeline.heads.folds import NOT_HELD_OUT, fold_of_rows
-from pipeline.heads.matrix import FeatureMatrix
+from pipeline.heads.labelled_rows import FeatureMatrix
 from pipeline.heads.memory import Memory
 from pipeline.heads.out_of_fold import out_of_fold
 from pipeline.heads.recipe import Fitted, Recipe

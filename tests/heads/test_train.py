@@ -40,7 +40,7 @@ def test_train__model_knows_unseen_rows(workspace: Workspace, head: str) -> None
     assert report.folder == workspace.model_folder(head)
     model = model_folder.load(report.folder)
     features = LabelledFeatures.open(workspace)
-    assert (model.name, model.classes, model.view) == (head, CLASSES, "center")
+    assert (model.name, model.classes, model.views) == (head, CLASSES, ("center",))
     assert model.identity == IDENTITY
     assert (model.rows, model.rows_sha256) == (36, features.digest("train"))
     unseen = features.matrix("val")

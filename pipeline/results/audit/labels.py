@@ -17,7 +17,8 @@ import numpy.typing as npt
 from pipeline.dataset.corrections import Corrections
 from pipeline.dataset.manifest import ImageRow
 from pipeline.errors import PipelineError
-from pipeline.heads.matrix import FeatureMatrix, LabelledFeatures
+from pipeline.heads.labelled_rows import FeatureMatrix
+from pipeline.heads.matrix import LabelledFeatures
 from pipeline.results.audit.findings import LabelFindings, LabelIssue, LabelsOfTest
 from pipeline.results.audit.predictions import Codes, Floats, Predicted, predicted
 

@@ -19,7 +19,8 @@ from pipeline.heads.calibration import Calibration, scores
 from pipeline.heads.derived import Derivation
 from pipeline.heads.factor import Factor, load_or_make, worth_factoring
 from pipeline.heads.folds import NOT_HELD_OUT
-from pipeline.heads.matrix import FeatureMatrix, LabelledFeatures, digest_of_rows, factor_key
+from pipeline.heads.labelled_rows import FeatureMatrix, digest_of_rows, factor_key
+from pipeline.heads.matrix import LabelledFeatures
 from pipeline.heads.out_of_fold import OutOfFold, out_of_fold
 from pipeline.heads.recipe import Recipe
 from pipeline.params import SPLITS

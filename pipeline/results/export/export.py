@@ -24,6 +24,7 @@ from pipeline.networks.model_extractor import ModelExtractor
 from pipeline.params import read_params
 from pipeline.results.export.check import Parity, Sample
 from pipeline.results.export.wanted import Wanted
+from pipeline.views import CENTER
 from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -96,6 +97,13 @@ def export(workspace: Workspace, model: str, wanted: Wanted, *, trust: bool = Fa
 def _require_exportable(model: Model, wanted: Wanted) -> None:
     """Refuse what cannot be, before anything is loaded or computed."""
     layer_of(model)
+    if model.derivation.views != "center":
+        raise ModelError(
+            f"model {model.name!r} was trained with views {model.derivation.views}, and is asked about the "
+            f"mean of {', '.join(model.views)}: an exported classifier sees one view of an image. Export a "
+            f"head with views {CENTER}, such as `pipeline train {model.name} --views {CENTER} --name "
+            f"{model.name}-{CENTER}` makes."
+        )
     if model.identity.precision == "int8":
         raise ModelError(
             f"model {model.name!r} was trained on features of precision int8: of a network in 8 bits, which "

@@ -19,7 +19,8 @@ from pipeline.heads import model_folder
 from pipeline.heads.calibration import can_be_calibrated
 from pipeline.heads.current import require_current
 from pipeline.heads.folds import NOT_HELD_OUT
-from pipeline.heads.matrix import FeatureMatrix, LabelledFeatures
+from pipeline.heads.labelled_rows import FeatureMatrix
+from pipeline.heads.matrix import LabelledFeatures
 from pipeline.heads.model import Model, Predictions
 from pipeline.heads.out_of_fold import out_of_fold
 from pipeline.heads.recipe import FIT_ERRORS, Recipe, norm_of, one_line
@@ -148,7 +149,7 @@ def recipe_of(model: Model, features: LabelledFeatures, *, trust: bool) -> tuple
     norm = None
     if preset_of(model.estimator).scaled:
         learned = np.array([image.split in model.splits for image in rows.images])
-        norm = norm_of(model.derivation.scaled(rows.X[learned]))
+        norm = norm_of(model.derivation.scaled(rows.X[rows.learned(np.flatnonzero(learned))]))
     usual = recipe.described(recipe.unfitted(norm))
     params = {name: value for name, value in model.params.items() if _plain(usual.get(name)) != value}
     return replace(recipe, params=params), rows

@@ -14,8 +14,9 @@ import numpy.typing as npt
 from pipeline.console import progress
 from pipeline.heads.cross_validation import CrossValidation, Fold
 from pipeline.heads.folds import ALWAYS_TRAINING, FOLDS, fold_of_rows
+from pipeline.heads.labelled_rows import FeatureMatrix
 from pipeline.heads.leaderboard import rounded, standard_error
-from pipeline.heads.matrix import FeatureMatrix, LabelledFeatures
+from pipeline.heads.matrix import LabelledFeatures
 from pipeline.heads.model import Model
 from pipeline.heads.recipe import Recipe
 from pipeline.heads.registry import preset_of
@@ -81,7 +82,7 @@ def learning_curve(
     recipe = replace(recipe, params={**strength, **recipe.params})
     validation = CrossValidation(
         np.asarray(rows.X, np.float32),
-        rows.y,
+        rows.row_y,
         rows.classes,
         standardize=recipe.derivation.normalize == "standardize",
         memory=features.memory,
@@ -91,7 +92,8 @@ def learning_curve(
     points: list[Point] = []
     with progress("learning curve", len(_SHARES) * FOLDS, "fits") as advance:
         for folds in _growing_folds(rows, fold_of, recipe.seed):
-            (found,) = validation.held_out([recipe], folds, advance)
+            on_rows = [(rows.learned(learned), held) for learned, held in folds]
+            (found,) = validation.held_out([recipe], on_rows, advance)
             if not found.failure:
                 by_fold = [float((found.codes[held] == rows.y[held]).mean()) for _, held in folds]
                 points.append(_point(sum(len(learned) for learned, _ in folds), by_fold))

@@ -15,6 +15,7 @@ from pipeline.console import counted, printable
 from pipeline.errors import WorkspaceError
 from pipeline.heads.leaderboard import Leaderboard
 from pipeline.heads.matrix import LabelledFeatures
+from pipeline.views import CENTER
 from pipeline.workspace import Workspace
 
 # Lines of a table; the rest is in the file.
@@ -31,6 +32,7 @@ class SweepLine:
     pooling: str
     normalize: str
     setting: str
+    views: str
     accuracy: str
     standard_error: str
 
@@ -41,6 +43,11 @@ class SweepSection:
 
     meaning: str
     lines: list[SweepLine]
+
+    @property
+    def several_views(self) -> bool:
+        """Whether any of them is of more than the centre."""
+        return any(line.views != CENTER for line in self.lines)
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,7 @@ def _sweep(board: Leaderboard) -> SweepSection | None:
                 line.pooling,
                 line.normalize,
                 line.setting,
+                line.views,
                 f"{line.accuracy:.4f}",
                 f"{line.standard_error:.4f}",
             )
