@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from PIL import Image
 
-# A line of 1 × 30,000 pixels would grow to 6 GB. What lies so far from its centre is never seen.
-_LONGEST = 16  # times the shorter side
+#: Of an image more than so many times as long as wide, the middle is seen. A line of 1 × 30,000 pixels would
+#: grow to 6 GB, and what lies so far from its centre is never seen.
+LONGEST = 16
 
 
 def to_pixels(image: Image.Image, resize: int, image_size: int) -> Image.Image:
@@ -29,12 +30,19 @@ def to_pixels(image: Image.Image, resize: int, image_size: int) -> Image.Image:
         RGB, `image_size` × `image_size`, the same bits as torchvision's presets for VGG16 make of a
         Pillow image: ``Resize(resize)``, bilinear with antialiasing, and ``CenterCrop(image_size)``.
         Of an image more than 16 times as long as wide, the middle.
+
+    Notes
+    -----
+    Widths are resized first, then heights. Pillow does so too, but from version 13 on not where an image is
+    much taller than wide: one level in some pixels, by which features would tell that version from others.
     """
     width, height = image.size
-    image = _centre(image, min(width, _LONGEST * height), min(height, _LONGEST * width))
+    image = _centre(image, min(width, LONGEST * height), min(height, LONGEST * width))
     shorter = min(image.size)
     width, height = (resize * side // shorter for side in image.size)
-    return _centre(image.resize((width, height), Image.Resampling.BILINEAR), image_size, image_size)
+    for size in ((width, image.height), (width, height)):
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    return _centre(image, image_size, image_size)
 
 
 def _centre(image: Image.Image, width: int, height: int) -> Image.Image:
