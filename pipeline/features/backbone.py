@@ -20,6 +20,8 @@ from pipeline.features.weights import Weights
 
 # Where Linux has these, there may be a GPU that torch can use: NVIDIA's, one seen from WSL, AMD's.
 _GPU_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+#: What a CPU with native bfloat16 has one of, as Linux and torch call them.
+CPU_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16"})
 
 
 class Backbone(Protocol):
