@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pipeline.architectures import VGG16, architecture_of
-from pipeline.errors import ParamsError
+from pipeline.console import printable
+from pipeline.errors import ParamsError, SourceMissing
 from pipeline.typed import build
 from pipeline.typed import did_you_mean as did_you_mean
 from pipeline.views import CENTER, View, ViewUse, ordered
@@ -29,6 +30,14 @@ NORMALIZATIONS: tuple[Normalize, ...] = get_args(Normalize)
 
 #: Sources that are known by name; everything else is a path.
 NAMED_SOURCES = ("digits", "cats-dogs")
+
+
+def missing_source(source: str, shown: str, command: str) -> SourceMissing:
+    """Return the error that there is nothing at `source`; `command` can name another."""
+    return SourceMissing(
+        f"{printable(shown)}: no such folder or archive. Name an existing one with `{command} --source`, or "
+        f"one of {', '.join(NAMED_SOURCES)}.{did_you_mean(source, NAMED_SOURCES)}"
+    )
 
 
 @dataclass(frozen=True)

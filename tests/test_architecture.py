@@ -19,6 +19,7 @@ NEED_TORCH = {
     "features/torch_fused.py",
     "features/torch_network.py",
     "features/transformer.py",
+    "features/vgg16_transformer.py",
     "heads/torch_device.py",
     "heads/torch_head.py",
     "heads/torch_plain_rows.py",

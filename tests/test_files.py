@@ -103,6 +103,7 @@ def test_write_atomically__full_disk(
         with pytest.raises(OSError, match="No space left on device") as caught:
             write_atomically(file, "new")
     assert caught.value.filename == str(file)  # and not the temporary name
+    assert str(caught.value).endswith(f"'{file}'")
     assert file.read_text() == "old"
     assert names(tmp_path) == ["a"]
 
@@ -141,6 +142,7 @@ def test_replacing__error_about_another_file_keeps_its_name(tmp_path: Path) -> N
     with pytest.raises(FileNotFoundError) as caught:
         write()
     assert str(caught.value.filename) == str(tmp_path / "other")
+    assert str(caught.value).endswith(f"'{tmp_path / 'other'}'")
 
 
 def test_replacing__is_synced_before_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,9 @@ from pipeline.architectures import VGG16
 from pipeline.errors import DeviceError
 from pipeline.features.weights import Weights
 
+#: What a CPU with native bfloat16 has one of, as Linux and torch call them.
+CPU_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16"})
+
 
 class Backbone(Protocol):
     """A network from pixels to the features that `pipeline.architectures` describes.

@@ -19,6 +19,7 @@ from torchvision.models import vgg16
 from pipeline.architectures import VGG16, architecture_of
 from pipeline.console import note
 from pipeline.errors import DeviceError
+from pipeline.features.backbone import CPU_BFLOAT16
 from pipeline.features.torch_fused import fused
 from pipeline.features.weights import Weights, load_weights
 
@@ -231,4 +232,4 @@ def forward_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 def _cpu_has_bfloat16() -> bool:
     capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+    return any(capabilities.get(name, False) for name in CPU_BFLOAT16)

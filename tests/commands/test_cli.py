@@ -111,6 +111,20 @@ def test_version() -> None:
     )
 
 
+# --- quiet
+
+
+def test_quiet__results_and_errors_only(run: Run, workspace: Workspace) -> None:
+    (workspace.root.parent / "photos" / "empty").mkdir()  # something to be warned of
+    loud = run("prepare")
+    assert "warning: class folders without images: empty" in loud.stderr
+    workspace.manifest_file.unlink()
+    quiet = run("--quiet", "prepare")
+    assert (quiet.stdout, quiet.stderr) == (loud.stdout, "")
+    assert run("-q", "train", "nobody", code=1).stderr.startswith("pipeline: ")
+    assert "warning: " in run("prepare").stderr  # the next command speaks again
+
+
 # --- errors
 
 

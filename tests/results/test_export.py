@@ -180,17 +180,17 @@ def test_onnx__images_of_any_size(workspace: Workspace, photos: list[Path], tmp_
     file = tmp_path / "pets.onnx"
     (written,) = export(workspace, "logreg", Wanted(onnx=file, with_preprocessing=True))
     assert written.takes == "images, uint8 (n, height, width, 3)"
-    assert written.parity.difference < 5e-3
+    assert written.parity.difference < 1e-5
     session = session_of(file)
     (given,) = session.get_inputs()
     assert (given.type, given.shape[3]) == ("tensor(uint8)", 3)
     pixels = np.stack([np.asarray(Image.open(photo).convert("RGB")) for photo in photos])
     (found,) = session.run(None, {given.name: pixels})
-    assert np.abs(found - predicted(workspace, "logreg", photos)).max() < 1e-2
+    assert np.abs(found - predicted(workspace, "logreg", photos)).max() < 5e-3  # stored as float16
     wide = np.asarray(Image.open(photos[0]).convert("RGB").resize((90, 41)))
     Image.fromarray(wide).save(tmp_path / "wide.png")
     (found,) = session.run(None, {given.name: wide[None]})
-    assert np.abs(found - predicted(workspace, "logreg", [tmp_path / "wide.png"])).max() < 1e-2
+    assert np.abs(found - predicted(workspace, "logreg", [tmp_path / "wide.png"])).max() < 5e-3
 
 
 @needs_onnx

@@ -506,3 +506,14 @@ def test_output__is_written_as_its_name_ends(
 ) -> None:
     run("predict", "logreg", str(next(photos.rglob("*.png"))), "--output", str(tmp_path / name))
     assert (tmp_path / name).read_text().startswith(start)
+
+
+def test_output__whose_name_says_nothing_is_refused(
+    run: Callable[..., Result], photos: Path, tmp_path: Path
+) -> None:
+    photo, output = str(next(photos.rglob("*.png"))), tmp_path / "a.xls"
+    said = run("predict", "logreg", photo, "--output", str(output), code=2).stderr
+    assert "--output: what .xls is to hold is not known. Name a file that ends in .json, .csv, .txt" in said
+    assert not output.exists()
+    run("predict", "logreg", photo, "--output", str(output), "--format", "csv")
+    assert output.read_text().startswith("path,label")

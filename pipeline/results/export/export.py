@@ -127,5 +127,5 @@ def _written(
     for form in forms_of(model, network, sample, wanted):
         with replacing(form.path) as temporary:
             form.write(temporary)
-            parity = sample.compare(form.ask(temporary), printable(str(form.path)), form.tolerance)
+            parity = sample.compare(form.ask(temporary), printable(str(form.path)))
         yield Exported(form.path, form.takes, form.gives, parity)
