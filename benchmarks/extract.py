@@ -53,6 +53,7 @@ def main() -> None:
 @click.option("--copies", default=1, show_default=True, help="Files made of each, for extract alone.")
 @click.option("--rounds", default=3, show_default=True, help="How often each is measured.")
 @click.option("--device", default="cpu", show_default=True)
+@click.option("--decoder", default="pillow", show_default=True, help="Of extract: pillow, nvjpeg (on CUDA).")
 @click.option(
     "--variant",
     "variants",
@@ -62,7 +63,7 @@ def main() -> None:
     show_default=True,
 )
 def speed(
-    source: Path, images: int, copies: int, rounds: int, device: str, variants: tuple[str, ...]
+    source: Path, images: int, copies: int, rounds: int, device: str, decoder: str, variants: tuple[str, ...]
 ) -> None:
     """Compare the plain loop, `pipeline extract` and the bare forward pass."""
     _say_where(device)
@@ -71,7 +72,7 @@ def speed(
         many = _photos(source, Path(scratch) / "copies", images, copies)
         rates: dict[str, list[float]] = {"plain loop, float32": []}
         shares: dict[str, dict[str, float]] = {}
-        runs = {name: _Variant(name, many, Path(scratch), device) for name in variants}
+        runs = {name: _Variant(name, many, Path(scratch), device, decoder) for name in variants}
         for _ in range(rounds):
             rates["plain loop, float32"].append(_rate(images, lambda: _plain_loop(photos, device)))
             for name, run in runs.items():
@@ -116,10 +117,11 @@ _PARTS = ["decode", "forward", "write"]
 class _Variant:
     """One backend and precision, extracting the same images again and again."""
 
-    def __init__(self, name: str, photos: Path, scratch: Path, device: str) -> None:
+    def __init__(self, name: str, photos: Path, scratch: Path, device: str, decoder: str) -> None:
         backend, precision = name.split(":")
         self._execution = Execution(device=device, backend=backend)
         self._workspace = _workspace(scratch / name.replace(":", "-"), photos, precision)
+        write_params(self._workspace.params_file, {"extract.decoder": decoder})
         store = FeatureStore.create(self._workspace.store_folder, Extraction.of(self._workspace).identity)
         assert not store.keys()  # and the network of int8 is drawn
 

@@ -17,6 +17,7 @@ FILES = {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_bytes()) for 
 NEED_TORCH = {
     "features/torch_backbone.py",
     "features/torch_fused.py",
+    "features/torch_jpeg.py",
     "features/torch_network.py",
     "features/transformer.py",
     "features/vgg16_transformer.py",

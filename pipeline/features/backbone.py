@@ -112,15 +112,23 @@ def open_backbone(
     return TorchBackbone(weights, precision, choose_device(device), storage=storage)
 
 
-def require_possible(precision: str, device: str, backend: str, network: str) -> None:
+def require_possible(
+    precision: str, device: str, backend: str, network: str, decoder: str = "pillow"
+) -> None:
     """Refuse what does not go together anywhere, before anything is loaded; parameters as above.
 
     Raises
     ------
     DeviceError
         ``int8``, or OpenVINO, is asked for together with another device or backend; or OpenVINO for another
-        network than VGG16.
+        network than VGG16; or images decoded on a GPU for a network that is not run there.
     """
+    if decoder == "nvjpeg" and (backend == "openvino" or device in ("cpu", "mps")):
+        asked = "--backend openvino" if backend == "openvino" else f"--device {device}"
+        raise DeviceError(
+            f"{asked}: extract.decoder is nvjpeg, which runs on an NVIDIA GPU. Leave it out, or set "
+            f"extract.decoder to pillow."
+        )
     if backend == "openvino" and network != VGG16:
         raise DeviceError(
             f"--backend openvino: it runs vgg16 only, and extract.backbone is {network}. Leave --backend out."

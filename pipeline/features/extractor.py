@@ -119,6 +119,11 @@ class Extractor:
             quantised=quantised,
             storage=params.storage,
         )
+        self._jpegs = None
+        if params.decoder == "nvjpeg":
+            from pipeline.features.torch_jpeg import JpegDecoder
+
+            self._jpegs = JpegDecoder(params, execution.device)
         self.batch_size = execution.batch_size or self._backbone.batch_size
         self._workers = execution.workers or min(os.cpu_count() or 1, _MOST_WORKERS)
         self._timeout = execution.timeout
@@ -163,10 +168,15 @@ class Extractor:
 
     def decoded(self, files: Iterable[Path], **views: Any) -> Generator[Decoded, None, None]:
         """Decode files to what the network sees, in processes that may die of it; see `decoded`."""
-        ahead = 2 * self.batch_size + self._workers
-        return decoded(
-            files, self._params, workers=self._workers, ahead=ahead, timeout=self._timeout, **views
-        )
+        how = {
+            "workers": self._workers,
+            "ahead": 2 * self.batch_size + self._workers,
+            "timeout": self._timeout,
+            **views,
+        }
+        if self._jpegs is not None and "by" not in views:
+            return self._jpegs.decoded(files, **how)
+        return decoded(files, self._params, **how)
 
     def forward(self, pixels: Sequence[npt.NDArray[np.uint8]]) -> Features:
         """Push images through, in batches; of `ExtractParams.storage`, shape (len(pixels), dimension)."""
@@ -200,7 +210,7 @@ class Extractor:
         """Decode images, and give their views one by one."""
         found, files = self._located(wanted, root, failures)
         with contextlib.closing(
-            self.decoded(files, views=({"views": each.views} for each in found))
+            self.decoded(files, views=({"views": each.views, "known": each.image.sha256} for each in found))
         ) as images:
             for (row, views), image in zip(found, images, strict=True):
                 if image.views is not None and image.verdict.sha256 == row.sha256:

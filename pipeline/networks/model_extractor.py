@@ -12,7 +12,7 @@ from pathlib import Path
 from pipeline.dataset.manifest import read_manifest
 from pipeline.dataset.sources import source_root
 from pipeline.features.extractor import Execution, Extractor
-from pipeline.features.identity import Identity, identity_of
+from pipeline.features.identity import DECODING, Identity, identity_of
 from pipeline.features.normalisation import normalisation_note
 from pipeline.features.quantised import QUANTISED
 from pipeline.features.state import State
@@ -154,7 +154,10 @@ def extract_params(identity: Identity, weights: str) -> ExtractParams:
     """
     names = ("backbone", "precision", "resize", "image_size", "storage")
     values = {name: getattr(identity, name) for name in names}
-    params: ExtractParams = build(ExtractParams, {**values, "weights": weights}, "identity")
+    decoder = next((name for name, text in DECODING.items() if text == identity.decoding), "pillow")
+    params: ExtractParams = build(
+        ExtractParams, {**values, "weights": weights, "decoder": decoder}, "identity"
+    )
     return params
 
 

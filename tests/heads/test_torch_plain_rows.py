@@ -70,4 +70,4 @@ def test_plain_rows_on__too_many_for_the_device(capsys: pytest.CaptureFixture[st
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert type(rows) is PlainRows
-    assert "not the memory for 2,048 rows" in capsys.readouterr().err
+    assert "not the memory for 2048 rows" in capsys.readouterr().err

@@ -20,6 +20,7 @@ from torchvision.models import vgg16
 from pipeline.dataset.manifest import read_manifest, write_manifest
 from pipeline.edit_params import write_params
 from pipeline.errors import IdentityMismatch, ManifestError, ModelError, PipelineError, SourceError
+from pipeline.features.identity import DECODING
 from pipeline.features.normalisation import noted_normalisation
 from pipeline.features.store import FeatureStore
 from pipeline.features.transforms import to_pixels
@@ -324,6 +325,18 @@ def refuses(workspace: Workspace, model: str, wanted: Wanted, monkeypatch: pytes
     with pytest.raises(ModelError) as caught:
         export(workspace, model, wanted)
     return str(caught.value)
+
+
+def test_refused__preprocessing_of_another_decoder(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    description = workspace.model_folder("logreg") / "model.json"
+    stored = json.loads(description.read_bytes())
+    stored["identity"]["decoding"] = DECODING["nvjpeg"]
+    description.write_text(json.dumps(stored))
+    wanted = Wanted(onnx=tmp_path / "pets.onnx", with_preprocessing=True)
+    told = refuses(workspace, "logreg", wanted, monkeypatch)
+    assert "as nvJPEG decodes and torch resizes them" in told
 
 
 def test_refused__int8(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from pipeline.console import printable
 from pipeline.dataset.manifest import read_manifest
 from pipeline.dataset.sources import source_root
 from pipeline.errors import ModelError
+from pipeline.features.identity import DECODING
 from pipeline.files import replacing
 from pipeline.heads import model_folder
 from pipeline.heads.linear_layer import folded, layer_of
@@ -109,6 +110,11 @@ def _require_exportable(model: Model, wanted: Wanted) -> None:
             f"model {model.name!r} was trained on features of precision int8: of a network in 8 bits, which "
             f"neither ONNX nor torch is given here, and the one in float32 would say something else. Set "
             f"extract.precision to half, run `pipeline extract --fresh` and `pipeline train {model.name}`."
+        )
+    if wanted.with_preprocessing and model.identity.decoding != DECODING["pillow"]:
+        raise ModelError(
+            f"model {model.name!r} was trained on images as nvJPEG decodes and torch resizes them, and the "
+            f"preprocessing that is exported is Pillow's. Leave --with-preprocessing out."
         )
     if wanted.state_dict:
         folded(model, architecture_of(model.identity.backbone).dimension)
