@@ -69,6 +69,15 @@ def hostile_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def page(hostile_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of that workspace."""
+    output = tmp_path_factory.mktemp("page") / "page.html"
+    arguments = ["--root", str(hostile_folder / "workspace"), "report", "--output", str(output)]
+    assert CliRunner().invoke(cli, arguments, catch_exceptions=False).exit_code == 0
+    return output
+
+
 @pytest.fixture
 def workspace(hostile_folder: Path, tmp_path: Path) -> Workspace:
     shutil.copytree(hostile_folder, tmp_path / "copy")
@@ -176,9 +185,8 @@ def browser(tmp_path: Path) -> Iterator[Browser]:
 DRAWN = "document.documentElement.dataset.charts === 'drawn'"
 
 
-def test_report__in_a_browser(run: Run, workspace: Workspace, browser: Browser) -> None:
-    run("report")
-    browser.open(workspace.report_file, DRAWN)
+def test_report__in_a_browser(page: Path, browser: Browser) -> None:
+    browser.open(page, DRAWN)
     charts = browser.value("[...document.querySelectorAll('.chart canvas')].map(c => c.closest('[id]').id)")
     assert charts == ["roc", "precision-recall", "calibration", "learning", "map"]
     assert browser.value("document.scripts.length") == 3  # its own, and none that a name has become
@@ -187,11 +195,8 @@ def test_report__in_a_browser(run: Run, workspace: Workspace, browser: Browser) 
     assert browser.complaints == []
 
 
-def test_report__numbers_of_the_confusion_open_their_images(
-    run: Run, workspace: Workspace, browser: Browser
-) -> None:
-    run("report")
-    browser.open(workspace.report_file, DRAWN)
+def test_report__numbers_of_the_confusion_open_their_images(page: Path, browser: Browser) -> None:
+    browser.open(page, DRAWN)
     shown = "[...document.querySelectorAll('.cell')].filter(c => c.offsetHeight > 0).map(c => c.id)"
     assert browser.value(shown) == []
     count = browser.value("document.querySelector('a[href=\"#cell-0-0\"]').textContent")
@@ -204,11 +209,8 @@ def test_report__numbers_of_the_confusion_open_their_images(
     assert browser.complaints == []
 
 
-def test_report__pointing_at_the_map_shows_the_image(
-    run: Run, workspace: Workspace, browser: Browser
-) -> None:
-    run("report")
-    browser.open(workspace.report_file, DRAWN, width=390)
+def test_report__pointing_at_the_map_shows_the_image(page: Path, browser: Browser) -> None:
+    browser.open(page, DRAWN, width=390)
     told = browser.value("""(() => {
         const canvas = document.querySelector('#map canvas'), tip = document.getElementById('tip');
         canvas.scrollIntoView({block: 'center'});
@@ -227,11 +229,10 @@ def test_report__pointing_at_the_map_shows_the_image(
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_report__on_a_phone(run: Run, workspace: Workspace, browser: Browser, scheme: str) -> None:
-    run("report")
+def test_report__on_a_phone(page: Path, browser: Browser, scheme: str) -> None:
     feature = {"name": "prefers-color-scheme", "value": scheme}
     browser.call("Emulation.setEmulatedMedia", features=[feature])
-    browser.open(workspace.report_file, DRAWN, width=390)
+    browser.open(page, DRAWN, width=390)
     assert browser.value("document.documentElement.scrollWidth") == 390  # nothing to be scrolled aside
     colour = browser.value("getComputedStyle(document.body).backgroundColor")
     assert (max(map(int, re.findall(r"\d+", colour))) < 64) == (scheme == "dark")
@@ -247,19 +248,18 @@ def test_browser__complains_of_what_the_policy_forbids(browser: Browser, tmp_pat
     assert len(browser.complaints) == 2
 
 
-def test_report__names_are_text(run: Run, workspace: Workspace) -> None:
-    run("report")
-    page = workspace.report_file.read_text("utf-8")
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
-    assert "<script>alert" not in page
-    assert "<img src=x" not in page
-    assert "quote&#34;&#39;&gt;&lt;img src=x onerror=alert(2)&gt;.png" in page
-    assert "line\\nbreak.png" in page
-    assert "bidi\\u202egnp.png" in page
-    assert "\u202e" not in page
-    assert "{{ 7 * 7 }}.png" in page
-    assert "broken&lt;b&gt;.png" in page
-    data = re.search(r'<script type="application/json" id="charts">(.*?)</script>', page, re.DOTALL)
+def test_report__names_are_text(page: Path) -> None:
+    text = page.read_text("utf-8")
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "<script>alert" not in text
+    assert "<img src=x" not in text
+    assert "quote&#34;&#39;&gt;&lt;img src=x onerror=alert(2)&gt;.png" in text
+    assert "line\\nbreak.png" in text
+    assert "bidi\\u202egnp.png" in text
+    assert "\u202e" not in text
+    assert "{{ 7 * 7 }}.png" in text
+    assert "broken&lt;b&gt;.png" in text
+    data = re.search(r'<script type="application/json" id="charts">(.*?)</script>', text, re.DOTALL)
     assert data
     assert "<" not in data[1]
     assert {value["class"] for value in json.loads(data[1])["map"]["data"]["values"]} == set(CLASSES)

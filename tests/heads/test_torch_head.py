@@ -180,7 +180,7 @@ some = np.random.default_rng(0).random((64, 25088)).astype(np.float16)
 fit(some)
 used = int(Path("/proc/self/status").read_text().split("VmData:")[1].split()[0]) * 1024
 for dtype in ("float16", "float32"):
-    X = np.lib.format.open_memmap(sys.argv[1], "w+", dtype, (2048, 25088))
+    X = np.lib.format.open_memmap(sys.argv[1], "w+", dtype, (1024, 25088))
     for start in range(0, len(X), 64):
         X[start : start + 64] = some
     X = np.load(sys.argv[1], mmap_mode="r")

@@ -32,9 +32,9 @@ from pipeline.results.export.export import export
 from pipeline.results.export.wanted import Wanted
 from pipeline.results.predict import predict
 from pipeline.workspace import Workspace
-from tests.commands.conftest import finished, finished_folder, random_weights
+from tests.commands.conftest import finished, finished_folder
 
-__all__ = ["finished", "finished_folder", "random_weights"]  # fixtures
+__all__ = ["finished", "finished_folder"]  # fixtures
 
 needs_onnx = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxruntime", "onnxscript")),

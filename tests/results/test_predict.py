@@ -34,10 +34,10 @@ from pipeline.heads.matrix import LabelledFeatures
 from pipeline.heads.train import train
 from pipeline.results.predict import Prediction, predict
 from pipeline.workspace import Workspace
-from tests.commands.conftest import finished, finished_folder, random_weights
+from tests.commands.conftest import finished, finished_folder
 from tests.conftest import write_images
 
-__all__ = ["finished", "finished_folder", "random_weights"]  # fixtures
+__all__ = ["finished", "finished_folder"]  # fixtures
 
 Run = Callable[..., Result]
 
