@@ -24,6 +24,15 @@ from pipeline.workspace import Workspace
 SMALL_NETWORK = {"extract.weights": "random", "extract.image_size": 32, "extract.resize": 32}
 
 
+# Of half a minute each: begun last, they would keep one worker busy alone.
+_LONGEST = ("test_dvc.py", "test_readme.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest."""
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def ctrl_c() -> None:
     """Let Ctrl-C stop what the tests stop by it: in its workers pytest-xdist has it ignored."""

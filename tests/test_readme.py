@@ -67,7 +67,7 @@ def test_readme_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ran.append(command)
         if words[:2] == ["pipeline", "init"]:
             made = tmp_path / words[2]
-            heads = {name: {"estimator": name} for name in ("knn", "logreg")}  # two of four, for time
+            heads = {"logreg": {"estimator": "logreg"}}  # one of four, for time
             write_params(made / "params.yaml", SMALL_NETWORK | {"heads": heads})
             write_images(made, {"holiday": 3})
             (made / "holiday" / "holiday-000.png").rename(made / "photo.jpg")
