@@ -27,10 +27,7 @@ from pipeline.features.store import FeatureStore
 from pipeline.features.transformer import BackboneFeatures
 from pipeline.features.vgg16_transformer import VGG16Features
 from pipeline.workspace import Workspace
-from tests.commands.conftest import random_weights
 from tests.features.conftest import PARAMS, write_photo
-
-__all__ = ["random_weights"]  # a fixture
 
 SMALL: dict[str, Any] = {"weights": "random", "precision": "float32", "resize": 32, "image_size": 32}
 

@@ -18,10 +18,10 @@ from pipeline.results.export.wanted import Wanted
 from pipeline.results.report.answers import current_model, held_out_answers
 from pipeline.results.report.report import report
 from pipeline.workspace import Workspace
-from tests.commands.conftest import finished_folder, random_weights
+from tests.commands.conftest import finished_folder
 from tests.networks.conftest import exact_folder, tuned, tuned_folder
 
-__all__ = ["exact_folder", "finished_folder", "random_weights", "tuned", "tuned_folder"]  # fixtures
+__all__ = ["exact_folder", "finished_folder", "tuned", "tuned_folder"]  # fixtures
 
 NAME = "linear-finetuned"
 
