@@ -124,6 +124,7 @@ class Extractor:
             from pipeline.features.torch_jpeg import JpegDecoder
 
             self._jpegs = JpegDecoder(params, execution.device)
+        self._together: npt.NDArray[np.uint8] | None = None
         self.batch_size = execution.batch_size or self._backbone.batch_size
         self._workers = execution.workers or min(os.cpu_count() or 1, _MOST_WORKERS)
         self._timeout = execution.timeout
@@ -180,11 +181,13 @@ class Extractor:
 
     def forward(self, pixels: Sequence[npt.NDArray[np.uint8]]) -> Features:
         """Push images through, in batches; of `ExtractParams.storage`, shape (len(pixels), dimension)."""
-        parts = [
+        parts = []
+        for batch in chunks(pixels, self.batch_size):
+            if self._together is None:  # kept, for fresh memory would take longer than what is copied into it
+                self._together = np.empty((self.batch_size, *batch[0].shape), np.uint8)
+            together = np.stack(batch, out=self._together[: len(batch)])
             # channels last in memory, channels first by shape: what the fast kernels want
-            self._backbone(np.stack(batch).transpose(0, 3, 1, 2))
-            for batch in chunks(pixels, self.batch_size)
-        ]
+            parts.append(self._backbone(together.transpose(0, 3, 1, 2)))
         with np.errstate(over="ignore"):  # the store refuses what does not fit, by name
             features: Features = np.concatenate(parts).astype(self._params.storage, copy=False)
         return features

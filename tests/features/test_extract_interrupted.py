@@ -68,7 +68,7 @@ def test_extract__interrupted_keeps_what_was_computed_and_leaves_nothing_running
         with pytest.raises(error):
             extract(workspace, Execution(batch_size=2))
     assert len(shards_of(workspace)) == 2  # of four rows and of two
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("ask", "write"))]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("forward", "write"))]
     assert extract(workspace) == ExtractReport(images=10, computed=4, reused=6, copies=0)
 
 
