@@ -16,6 +16,7 @@
     │   ├── DamagedShard       ... whose bytes are not those that were written
     │   ├── MissingRows        ... that lacks features
     │   └── StoreLocked        ... that another process is writing
+    ├── ClusterError           the Dask cluster, or a worker of it
     ├── HeadError              an estimator, its parameters, or its training rows
     └── ModelError             a saved head that is absent, damaged or of another extractor
 
@@ -79,6 +80,10 @@ class MissingRows(StoreError):
 
 class StoreLocked(StoreError):
     """Another process is writing the store."""
+
+
+class ClusterError(PipelineError):
+    """The Dask cluster cannot be reached, or a worker of it is not like this process."""
 
 
 class HeadError(PipelineError):

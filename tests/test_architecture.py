@@ -88,7 +88,10 @@ def test_imports_run_one_way(name: str) -> None:
                 *(
                     f"pipeline.commands.{shared}"
                     for shared in (
+                        "CLUSTER_OPTIONS",
                         "DEVICES",
+                        "cluster_of",
+                        "cluster_options",
                         "complete_file",
                         "complete_head",
                         "complete_model",
@@ -100,6 +103,15 @@ def test_imports_run_one_way(name: str) -> None:
 
 def test_only_the_shard_and_the_plain_copy_open_hdf5() -> None:
     assert files_that_import("h5py") == {"features/shard.py", "results/export/features_file.py"}
+
+
+def test_dask_is_known_where_work_is_shared_out_and_nowhere_else() -> None:
+    assert files_that_import("dask", "distributed") == {
+        "cluster.py",
+        "connection.py",
+        "dataset/on_cluster.py",
+        "features/on_cluster.py",
+    }
 
 
 def test_heads_see_no_image() -> None:
@@ -121,7 +133,7 @@ def test_only_the_command_line_knows_click() -> None:
 def test_heavy_imports_wait_until_they_are_needed(name: str) -> None:
     """`pipeline --help` and the scikit-learn heads start without them."""
     heavy = {"torch", "torchvision", "sklearn", "scipy", "skops", "rich", "ruamel", "dvc", "torchinfo"}
-    heavy |= {"onnx", "onnxruntime"}
+    heavy |= {"onnx", "onnxruntime", "dask", "distributed"}
     top = [node for node in FILES[name].body if isinstance(node, ast.Import | ast.ImportFrom)]
     found = {module.split(".")[0] for node in top for module in imported(node)} & heavy
     assert not found or name in NEED_TORCH

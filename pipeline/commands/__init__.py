@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -11,7 +14,78 @@ from click.shell_completion import CompletionItem
 from pipeline.errors import PipelineError
 from pipeline.workspace import Workspace
 
+if TYPE_CHECKING:
+    from pipeline.cluster import Cluster
+
 DEVICES = click.Choice(["auto", "cuda", "mps", "cpu"])
+
+
+#: Names of what `cluster_options` adds.
+CLUSTER_OPTIONS = ("scheduler", "workers_on_dask", "worker_resource", "tls_ca", "tls_cert", "tls_key")
+
+_Command = TypeVar("_Command", bound=Callable[..., object])
+
+
+def cluster_options(command: _Command) -> _Command:
+    """Give a command the options that say which Dask cluster does the work, for `cluster_of`."""
+    options = (
+        click.option(
+            "--scheduler",
+            metavar="ADDRESS",
+            help="Have the workers of this Dask scheduler do it, such as tls://10.0.0.1:8786.",
+        ),
+        click.option(
+            "--workers-on-dask",
+            type=click.IntRange(1, 256),
+            metavar="N",
+            help="Have a Dask cluster of N processes of this machine do it.",
+        ),
+        click.option(
+            "--worker-resource",
+            metavar="NAME",
+            help="A task takes one of this resource of a Dask worker, such as GPU.",
+        ),
+        *(
+            click.option(
+                f"--tls-{kind}",
+                type=click.Path(exists=True, dir_okay=False, path_type=Path),
+                help=f"{what}, for a scheduler at tls://…",
+            )
+            for kind, what in (
+                ("ca", "Certificate of the authority (PEM)"),
+                ("cert", "Certificate of this user (PEM)"),
+                ("key", "Key of that certificate (PEM)"),
+            )
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@contextlib.contextmanager
+def cluster_of(options: Mapping[str, Any]) -> Iterator[Cluster | None]:
+    """Connect to the cluster that the options of `cluster_options` name; None if they name none.
+
+    Raises
+    ------
+    ClusterError
+        It cannot be had.
+    """
+    scheduler, workers = options["scheduler"], options["workers_on_dask"]
+    rest = [name for name in ("worker_resource", "tls_ca", "tls_cert", "tls_key") if options[name]]
+    if scheduler and workers:
+        raise click.UsageError("--scheduler and --workers-on-dask are two clusters: give one.")
+    if not (scheduler or workers):
+        if rest:
+            raise click.UsageError(f"--{rest[0].replace('_', '-')} is of no use without --scheduler.")
+        yield None
+        return
+    from pipeline.connection import ClusterOptions, connected
+
+    tls = {name: options[name] for name in ("tls_ca", "tls_cert", "tls_key")}
+    with connected(ClusterOptions(scheduler, workers, options["worker_resource"], **tls)) as cluster:
+        yield cluster
 
 
 def workspace_of(ctx: click.Context) -> Workspace:

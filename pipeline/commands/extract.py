@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from pipeline.commands import DEVICES, workspace_of
+from pipeline.commands import CLUSTER_OPTIONS, DEVICES, cluster_of, cluster_options, workspace_of
 from pipeline.console import counted, note
 from pipeline.workers import TIMEOUT
 
@@ -60,6 +60,7 @@ _HINT = "new images are found by `pipeline prepare`"
     is_flag=True,
     help="Hash what is stored first; what a damaged shard held, and no other does, is computed again.",
 )
+@cluster_options
 @click.option("--dry-run", is_flag=True, help="Say what there is to do, and how long it may take.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.pass_context
@@ -79,12 +80,15 @@ def command(
     """
     from pipeline.features.extractor import Execution
 
+    on = {name: how.pop(name) for name in CLUSTER_OPTIONS}
     execution = Execution(**how)  # type: ignore[arg-type]
     if dry_run:
         from pipeline.features.forecast import forecast
 
         if verify:
             raise click.UsageError("--dry-run changes nothing: give it without --verify.")
+        if any(on.values()):
+            raise click.UsageError("--dry-run is of this machine: give it without a cluster.")
         forecasted = forecast(workspace_of(ctx), execution, fresh=fresh)
         click.echo(json.dumps(asdict(forecasted), indent=2) if as_json else forecasted.told())
         if not (as_json or forecasted.to_compute):
@@ -92,8 +96,15 @@ def command(
         return
     from pipeline.features.extract import ImagesFailed, extract
 
+    workspace = workspace_of(ctx)
     try:
-        report = extract(workspace_of(ctx), execution, fresh=fresh, verify=verify)
+        with cluster_of(on) as cluster:
+            engine = None
+            if cluster:
+                from pipeline.features.on_cluster import OnCluster
+
+                engine = OnCluster(cluster, workspace.root, execution)
+            report = extract(workspace, execution, fresh=fresh, verify=verify, engine=engine)
     except ImagesFailed as failed:
         if as_json:
             click.echo(json.dumps(asdict(failed.report), indent=2))

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.commands import complete_file, workspace_of
+from pipeline.commands import cluster_of, cluster_options, complete_file, workspace_of
 from pipeline.console import counted, printable, table, warn
 from pipeline.errors import SourceMissing
 from pipeline.params import SPLITS
 
 if TYPE_CHECKING:
+    from pipeline.cluster import Cluster
+    from pipeline.dataset.looks import Examine
     from pipeline.dataset.prepare import PrepareReport
+    from pipeline.workspace import Workspace
 
 
 @click.command(
@@ -34,10 +37,18 @@ if TYPE_CHECKING:
 )
 @click.option("--resplit", is_flag=True, help="Forget the split so far, and split all images anew.")
 @click.option("--rehash", is_flag=True, help="Read every file again, even those that look unchanged.")
+@cluster_options
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.pass_context
 def command(
-    ctx: click.Context, source: str | None, limit: str | None, resplit: bool, rehash: bool, as_json: bool
+    ctx: click.Context,
+    /,
+    source: str | None,
+    limit: str | None,
+    resplit: bool,
+    rehash: bool,
+    as_json: bool,
+    **on: object,
 ) -> None:
     """List the images, check that each can be decoded, and split them: data/manifest.csv.
 
@@ -57,8 +68,9 @@ def command(
             raise click.BadParameter("expected a whole number, or `all`", param_hint="--limit")
         changes["dataset.limit"] = None if limit == "all" else int(limit)
     try:
-        with changed_params(workspace.params_file, changes):
-            report = prepare(workspace, resplit=resplit, rehash=rehash)
+        with changed_params(workspace.params_file, changes), cluster_of(on) as cluster:
+            examine = _examiner(workspace, cluster)
+            report = prepare(workspace, resplit=resplit, rehash=rehash, examine=examine)
     except SourceMissing as error:
         from pipeline.features.extract import is_complete
 
@@ -70,6 +82,17 @@ def command(
         click.echo(json.dumps(asdict(report), indent=2))
     else:
         click.echo(_told(report))
+
+
+def _examiner(workspace: Workspace, cluster: Cluster | None) -> Examine:
+    """Return what looks into files."""
+    if cluster is None:
+        from pipeline.dataset.verdicts import examine
+
+        return examine
+    from pipeline.dataset.on_cluster import ExamineOnCluster
+
+    return ExamineOnCluster(cluster, workspace.root)
 
 
 def _told(report: PrepareReport) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from pipeline.commands import workspace_of
+from pipeline.commands import cluster_of, cluster_options, workspace_of
 from pipeline.console import counted, note, printable, table
 from pipeline.params import NORMALIZATIONS, POOLINGS
 from pipeline.views import CENTER, VIEW_USES
@@ -85,12 +85,14 @@ if TYPE_CHECKING:
     show_default=True,
     help="Where linear heads are solved on rows too many to factor (above 4,000). Other heads: on the CPU.",
 )
+@cluster_options
 @click.option("--memory", metavar="SIZE", help="As for `pipeline train`.")
 @click.option("--trust", is_flag=True, help="Allow estimators from outside scikit-learn.")
 @click.option("--json", "as_json", is_flag=True, help="Print reports/sweep.json.")
 @click.pass_context
 def command(
     ctx: click.Context,
+    /,
     estimators: tuple[str, ...],
     poolings: tuple[str, ...],
     normalizations: tuple[str, ...],
@@ -104,6 +106,7 @@ def command(
     memory: str | None,
     trust: bool,
     as_json: bool,
+    **on: object,
 ) -> None:
     """Cross-validate classifiers on the stored features of train and val: reports/sweep.json.
 
@@ -126,15 +129,17 @@ def command(
         views=cast("Any", tuple(dict.fromkeys(views))),
         trust=trust,
     )
-    board = sweep(
-        workspace,
-        space,
-        folds=folds,
-        nested=nested,
-        jobs=jobs,
-        memory=None if memory is None else parsed_size(memory),
-        device=device,
-    )
+    with cluster_of(on) as cluster:
+        board = sweep(
+            workspace,
+            space,
+            folds=folds,
+            nested=nested,
+            jobs=jobs,
+            memory=None if memory is None else parsed_size(memory),
+            device=device,
+            cluster=cluster,
+        )
     if as_json:
         click.echo(workspace.sweep_file.read_text("utf-8"), nl=False)
     else:

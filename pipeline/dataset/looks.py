@@ -6,13 +6,21 @@ Owns which files must be looked into again. How to look is `verdicts`' business.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from pipeline import console
 from pipeline.dataset.sources.walk import Candidate
 from pipeline.dataset.verdicts import PASSING, Verdict, examine, reader_version
 from pipeline.files import StatCache
+
+
+class Examine(Protocol):
+    """Looks into files, as `pipeline.dataset.verdicts.examine` does."""
+
+    def __call__(self, files: Sequence[Path], *, decode: bool = True) -> Iterator[Verdict]:
+        """Return a verdict on each of the files, in their order."""
 
 
 class Looks:
@@ -26,9 +34,19 @@ class Looks:
         Where verdicts are kept between runs; disposable.
     rehash : bool, default False
         Forget what is remembered. Finds changes that kept a file's size, times and inode.
+    examine : callable
+        Looks into files, as `pipeline.dataset.verdicts.examine` does.
     """
 
-    def __init__(self, candidates: Sequence[Candidate], memory: Path, *, rehash: bool = False) -> None:
+    def __init__(
+        self,
+        candidates: Sequence[Candidate],
+        memory: Path,
+        *,
+        rehash: bool = False,
+        examine: Examine = examine,
+    ) -> None:
+        self._examine = examine
         self._memory = StatCache(memory, reader_version())
         self._memory.keep_only([] if rehash else [candidate.path for candidate in candidates])
         self._status: dict[str, os.stat_result] = {}  # taken before the file is read
@@ -53,7 +71,7 @@ class Looks:
             return
         try:
             with console.progress("examining" if decode else "hashing", len(new)) as advance:
-                verdicts = examine([candidate.file for candidate in new], decode=decode)
+                verdicts = self._examine([candidate.file for candidate in new], decode=decode)
                 for candidate, verdict in zip(new, verdicts, strict=True):
                     self._verdicts[candidate.path] = verdict
                     self._remember(candidate, verdict)

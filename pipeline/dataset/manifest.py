@@ -116,7 +116,7 @@ def read_manifest(path: Path) -> Manifest:
     try:
         if next(lines, None) != list(HEADER):
             raise ValueError(f"expected the header {','.join(HEADER)}")
-        rows.extend(_parsed(line) for line in lines)
+        rows.extend(parsed_row(line) for line in lines)
         if any(a.path >= b.path for a, b in itertools.pairwise(rows)):
             raise ValueError("paths are not sorted or not unique")
     except (ValueError, csv.Error) as error:
@@ -124,7 +124,14 @@ def read_manifest(path: Path) -> Manifest:
     return Manifest(tuple(rows))
 
 
-def _parsed(line: Sequence[str]) -> ImageRow:
+def parsed_row(line: Sequence[str]) -> ImageRow:
+    """Return the row that a line's fields describe.
+
+    Raises
+    ------
+    ValueError
+        They describe none.
+    """
     if len(line) != len(HEADER):
         raise ValueError(f"expected {len(HEADER)} fields, found {len(line)}")
     path, label, split, group, sha256, size, width, height, status, reason = line

@@ -13,12 +13,13 @@ from typing import cast
 
 from pipeline.dataset import fitness
 from pipeline.dataset.corrections import EXCLUDED_REASON, Corrections, read_corrections
-from pipeline.dataset.looks import Looks
+from pipeline.dataset.looks import Examine, Looks
 from pipeline.dataset.manifest import ImageRow, Status, read_manifest, write_manifest
 from pipeline.dataset.sampling import sample
 from pipeline.dataset.sources import open_source
 from pipeline.dataset.sources.walk import Candidate
 from pipeline.dataset.splits import assign
+from pipeline.dataset.verdicts import examine
 from pipeline.errors import ManifestError, ParamsError
 from pipeline.params import SPLITS, DatasetParams, Split, read_params
 from pipeline.workspace import Workspace
@@ -72,7 +73,9 @@ class PrepareReport:
         return dict(Counter(row.reason for row in self.quarantined).most_common())
 
 
-def prepare(workspace: Workspace, *, resplit: bool = False, rehash: bool = False) -> PrepareReport:
+def prepare(
+    workspace: Workspace, *, resplit: bool = False, rehash: bool = False, examine: Examine = examine
+) -> PrepareReport:
     """List, examine and split the images of ``dataset.source``, and write the manifest.
 
     Parameters
@@ -84,6 +87,8 @@ def prepare(workspace: Workspace, *, resplit: bool = False, rehash: bool = False
         Split anew. Otherwise images keep the split that the previous manifest gave them.
     rehash : bool, default False
         Read every file, and trust no size, time and inode.
+    examine : callable
+        Looks into files; by default in processes of this machine.
 
     Raises
     ------
@@ -103,7 +108,7 @@ def prepare(workspace: Workspace, *, resplit: bool = False, rehash: bool = False
             f"`digits` or `cats-dogs`: `pipeline prepare --source …` writes it there."
         )
     source = open_source(params.source, workspace)
-    looks = Looks(source.candidates, workspace.image_stat_cache, rehash=rehash)
+    looks = Looks(source.candidates, workspace.image_stat_cache, rehash=rehash, examine=examine)
     looks.look(source.candidates, decode=params.limit is None)
     hashes = {candidate.path: looks[candidate].sha256 for candidate in source.candidates}
     corrections.tell(source.candidates, hashes, workspace.corrections_file)

@@ -50,7 +50,9 @@ class Verdict:
         return self.reason != "" or self.width > 0
 
 
-def examine(files: Sequence[Path], *, decode: bool = True) -> Generator[Verdict, None, None]:
+def examine(
+    files: Sequence[Path], *, decode: bool = True, processes: int | None = None
+) -> Generator[Verdict, None, None]:
     """Look into files, in parallel, in processes that may die of it.
 
     Parameters
@@ -59,6 +61,8 @@ def examine(files: Sequence[Path], *, decode: bool = True) -> Generator[Verdict,
         Anything that can have a name in a folder, absent files included.
     decode : bool, default True
         False only takes the hashes.
+    processes : int, optional
+        By default one a processor.
 
     Yields
     ------
@@ -69,7 +73,7 @@ def examine(files: Sequence[Path], *, decode: bool = True) -> Generator[Verdict,
         ``timeout`` (10 s) and ``decoder_crashed``.
     """
     requests = ({"file": os.fspath(file), "decode": decode} for file in files)
-    workers = max(1, min(os.cpu_count() or 1, len(files)))
+    workers = max(1, min(processes or os.cpu_count() or 1, len(files)))
     for answer in ask("pipeline.dataset.examiner", requests, workers=workers, ahead=_AHEAD):
         yield Verdict(reason=answer.lost) if answer.lost else Verdict(**answer.values)
 

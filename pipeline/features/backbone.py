@@ -66,6 +66,7 @@ def open_backbone(
     backend: str = "auto",
     quantised: Path | None = None,
     storage: str = "float32",
+    threads: int | None = None,
 ) -> Backbone:
     """Set up the network.
 
@@ -83,6 +84,8 @@ def open_backbone(
         The network of ``int8``; needed for that.
     storage : {"float32", "float16"}
         The type that the features will be stored in: a device may save the way for more.
+    threads : int, optional
+        Of the forward pass on a CPU.
 
     Raises
     ------
@@ -106,9 +109,10 @@ def open_backbone(
     if backend == "openvino":
         from pipeline.features.openvino_backbone import OpenVinoBackbone
 
-        return OpenVinoBackbone(weights, precision, quantised if precision == "int8" else None)
-    from pipeline.features.torch_backbone import TorchBackbone, choose_device
+        return OpenVinoBackbone(weights, precision, quantised if precision == "int8" else None, threads)
+    from pipeline.features.torch_backbone import TorchBackbone, choose_device, limit_threads
 
+    limit_threads(threads)
     return TorchBackbone(weights, precision, choose_device(device), storage=storage)
 
 

@@ -1,4 +1,4 @@
-"""Which shard has each row: read from the shards themselves, in a millisecond for thousands of rows.
+"""Which shard has each row: read from the shards themselves, in a second for millions of rows.
 
 Owns the answer to what a store holds. It reads keys and no features, so what it says of a shard
 is proved only when the shard is read.
@@ -9,14 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from pipeline.console import counted, warn
+from pipeline.digests import Folded
 from pipeline.errors import DamagedShard, MissingRows
 from pipeline.features.layout import RowKey
+from pipeline.features.prints import prints_of_keys
 from pipeline.features.shard import ShardFormat
+
+_NONE = -1
 
 
 class Catalogue:
-    """Shards by row key.
+    """Shards by row key: 20 bytes a row, sorted.
 
     Parameters
     ----------
@@ -26,28 +33,54 @@ class Catalogue:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._shards: dict[RowKey, Path] = {}
+        self._paths: list[Path] = []
+        self._heads = self._tails = np.empty(0, np.uint64)
+        self._shards = np.empty(0, np.uint32)  # positions in `_paths`
+        self._added: dict[RowKey, int] = {}
         self._unusable: list[Path] = []
 
     @classmethod
     def of(cls, folder: Path, form: ShardFormat, shards: Iterable[Path]) -> Catalogue:
         """Read the keys in shards; what is no shard is left out, with a warning: its rows are missing."""
         catalogue = cls(folder)
+        heads, tails, rows = [], [], []
         for path in shards:
             try:
-                catalogue.add(path, form.contents(path).keys)
+                prints = form.prints(path)
             except (DamagedShard, MissingRows, OSError) as error:
                 warn(str(error))
                 catalogue._unusable.append(path)
+                continue
+            catalogue._paths.append(path)
+            heads.append(prints[:, 0].copy())
+            tails.append(prints[:, 1].copy())
+            rows.append(len(prints))
+        if rows:
+            catalogue._sort(heads, tails, rows)
         return catalogue
+
+    def _sort(self, heads: list[Folded], tails: list[Folded], rows: Sequence[int]) -> None:
+        self._heads, self._tails = np.concatenate(heads), np.concatenate(tails)
+        heads.clear()  # as large as what they were made into
+        tails.clear()
+        order = np.lexsort((self._tails, self._heads))  # of equal ones the later stays behind
+        self._heads, self._tails = self._heads[order], self._tails[order]
+        self._shards = np.repeat(np.arange(len(rows), dtype=np.uint32), rows)[order]
 
     def add(self, path: Path, keys: Iterable[RowKey]) -> None:
         """Add a shard; of a row that is in several, the last counts."""
-        self._shards.update(dict.fromkeys(keys, path))
+        self._paths.append(path)
+        self._added.update(dict.fromkeys(keys, len(self._paths) - 1))
 
-    def keys(self) -> set[RowKey]:
-        """Return the keys of all rows."""
-        return set(self._shards)
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The shards, as far as they can be used."""
+        return tuple(dict.fromkeys(self._paths))
+
+    def holds(self, keys: Sequence[RowKey] | Folded) -> npt.NDArray[np.bool_]:
+        """Return which of the rows are in a shard; by prints, those that were added are not looked at."""
+        found = self._find_prints(keys) if isinstance(keys, np.ndarray) else self._find(keys)
+        return np.not_equal(found, _NONE)
 
     def sought(self, keys: Sequence[RowKey]) -> dict[Path, dict[RowKey, list[int]]]:
         """Return which shards have the rows wanted, and the positions in `keys` of each row.
@@ -57,7 +90,8 @@ class Catalogue:
         MissingRows
             Some are in no shard.
         """
-        missing = [key for key in keys if key not in self._shards]
+        places = self._find(keys).tolist()
+        missing = [key for key, place in zip(keys, places, strict=True) if place == _NONE]
         if missing:
             damaged = f" {self._unusable[0]} cannot be used." if self._unusable else ""
             raise MissingRows(
@@ -66,8 +100,8 @@ class Catalogue:
                 f"Run `pipeline extract`."
             )
         sought: dict[Path, dict[RowKey, list[int]]] = {}
-        for place, key in enumerate(keys):
-            sought.setdefault(self._shards[key], {}).setdefault(key, []).append(place)
+        for number, (key, place) in enumerate(zip(keys, places, strict=True)):
+            sought.setdefault(self._paths[place], {}).setdefault(key, []).append(number)
         return sought
 
     def blocks(self, keys: Sequence[RowKey], size: int) -> Iterator[list[int]]:
@@ -90,3 +124,25 @@ class Catalogue:
             block += places
         if block:
             yield block
+
+    def _find(self, keys: Sequence[RowKey]) -> npt.NDArray[np.int64]:
+        """Return the shard of each row, or `_NONE`."""
+        found = self._find_prints(prints_of_keys(keys))
+        if self._added:
+            for number, key in enumerate(keys):
+                found[number] = self._added.get(key, found[number])
+        return found
+
+    def _find_prints(self, prints: Folded) -> npt.NDArray[np.int64]:
+        found = np.full(len(prints), _NONE, np.int64)
+        heads, tails = prints[:, 0], prints[:, 1]
+        places = np.searchsorted(self._heads, heads, side="right") - 1
+        open_ = np.arange(len(prints))
+        while open_.size:  # once, but for different keys whose heads are equal
+            open_ = open_[places[open_] >= 0]
+            open_ = open_[self._heads[places[open_]] == heads[open_]]
+            same = self._tails[places[open_]] == tails[open_]
+            found[open_[same]] = self._shards[places[open_[same]]]
+            open_ = open_[~same]
+            places[open_] -= 1
+        return found

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipeline.errors import MissingRows, StoreError
 from pipeline.features.identity import Identity
+from pipeline.features.lock import locked
 from pipeline.features.shard import FORMAT
 from pipeline.files import write_json
 
@@ -42,9 +43,15 @@ def read_description(folder: Path) -> Identity:
         ) from None
 
 
-def remove_description(folder: Path) -> None:
-    """Make a folder no feature store any more; to be called with the folder locked."""
-    (folder / _NAME).unlink(missing_ok=True)
+def clear(folder: Path) -> int:
+    """Remove a store, and return how many shards it had. Other files stay."""
+    with locked(folder):
+        shards = list(folder.glob("*.h5"))
+        for path in shards:
+            path.unlink()
+        # last: killed half-way, what is left is still a store
+        (folder / _NAME).unlink(missing_ok=True)
+    return len(shards)
 
 
 def write_description(folder: Path, identity: Identity) -> None:

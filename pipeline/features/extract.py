@@ -7,6 +7,7 @@ torch is not even imported, but to ask it which weights of another network than 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +16,10 @@ from pipeline.console import counted, note, printable, progress, warn
 from pipeline.dataset.manifest import Manifest, read_manifest
 from pipeline.errors import ManifestError, MissingRows, SourceError, StoreError
 from pipeline.features.extraction import Extraction
-from pipeline.features.extractor import Execution, Failure, Wanted
-from pipeline.features.index import current_index, write_index
-from pipeline.features.shard_writer import ShardWriter
+from pipeline.features.extractor import Execution, Failure, Wanted, parts_of
+from pipeline.features.index import current_index, record
+from pipeline.features.shard_writer import rows_in_shard
+from pipeline.features.shards import NOT_COMPUTED, Engine, ThisMachine
 from pipeline.features.store import FeatureStore, RowKey, clear
 from pipeline.files import write_csv
 from pipeline.params import read_params
@@ -73,6 +75,7 @@ def extract(
     *,
     fresh: bool = False,
     verify: bool = False,
+    engine: Engine | None = None,
 ) -> ExtractReport:
     """Bring the store up to date with the manifest.
 
@@ -87,6 +90,8 @@ def extract(
         stopped goes on where it was.
     verify : bool, default False
         Hash what is stored first: every damaged shard is set aside, and not only what is no shard.
+    engine : Engine, optional
+        Who makes the shards; by default this process.
 
     Returns
     -------
@@ -108,46 +113,38 @@ def extract(
         The network cannot be set up.
     """
     extraction = Extraction.of(workspace, execution, fresh=fresh)
-    extractor = None
+    engine = engine or ThisMachine(execution)
     if fresh and _is_in_the_way(workspace, extraction):
-        extractor = extraction.extractor(execution)  # what cannot run must not cost the old features
+        engine.ready(extraction, workspace.store_folder)  # what cannot run must not cost the old features
         note(f"removed {counted(clear(workspace.store_folder), 'shard')}")
     store = FeatureStore.create(workspace.store_folder, extraction.identity)
-    seconds: dict[str, float] = {}
     failures: list[Failure] = []
     with store.writing():
         aside = store.set_aside_damaged(hashing=verify)
-        todo = missing_rows(extraction.manifest, store, extraction.params.views)
+        todo = extraction.listed.lacking(store)
         if aside:
             _warn_of_damage(aside, todo)
         if todo:
-            with progress("extract", *counted_rows(todo)) as advance:
-                extractor = extractor or extraction.extractor(execution)
-                with ShardWriter(store, extractor.made_with) as writer:
-                    for keys, features in extractor.batches(todo, extraction.root, failures):
-                        writer.add(keys, features)
-                        advance(len(keys))
-            seconds = {**extractor.seconds, "write": writer.seconds}
-        usable = extraction.manifest.usable
-        unique = len({row.sha256 for row in usable})
+            parts = parts_of(todo, rows_in_shard(extraction.identity))
+            with (
+                progress("extract", *counted_rows(todo)) as advance,
+                contextlib.closing(engine.made(extraction, store, parts, advance)) as shards,
+            ):
+                for shard in shards:
+                    failures += shard.failures
+        images, different = len(extraction.listed.keys), extraction.listed.keys.different()
         report = ExtractReport(
-            images=len(usable),
+            images=images,
             computed=len(todo) - len(failures),
-            reused=unique - len(todo),
-            copies=len(usable) - unique,
+            reused=different - len(todo),
+            copies=images - different,
             failed=len(failures),
-            seconds=seconds,
+            seconds=engine.seconds,
         )
         _list_failures(workspace, failures)
         if failures:
             raise ImagesFailed(_told(failures, workspace, report, execution.timeout), report)
-        write_index(
-            workspace,
-            extraction.identity,
-            extraction.params.weights,
-            extraction.manifest,
-            extraction.params.views,
-        )
+        record(workspace, extraction.index())
     return report
 
 
@@ -155,11 +152,14 @@ def missing_rows(
     manifest: Manifest, store: FeatureStore | None, views: Sequence[str] = (CENTER,)
 ) -> list[Wanted]:
     """Usable images with the views that are not stored, in manifest order, one for each set of copies."""
-    stored = store.keys() if store else set()
     unique = {row.sha256: row for row in reversed(manifest.usable)}
+    images = list(reversed(unique.values()))
+    if store is None:
+        return [Wanted(row, tuple(views)) for row in images]
+    stored = [store.holds([RowKey(row.sha256, view) for row in images]).tolist() for view in views]
     lacking = (
-        Wanted(row, tuple(view for view in views if RowKey(row.sha256, view) not in stored))
-        for row in reversed(unique.values())
+        Wanted(row, tuple(view for view, there in zip(views, held, strict=True) if not there))
+        for row, held in zip(images, zip(*stored, strict=True), strict=True)
     )
     return [each for each in lacking if each.views]
 
@@ -213,8 +213,15 @@ def _list_failures(workspace: Workspace, failures: list[Failure]) -> None:
 
 def _told(failures: Sequence[Failure], workspace: Workspace, report: ExtractReport, timeout: float) -> str:
     """Say what failed, and what may help."""
-    late = sum(failure.reason == "timeout" for failure in failures)
     total = counted(report.computed + report.failed, "image")
+    given_up = [failure for failure in failures if failure.reason.startswith(NOT_COMPUTED)]
+    if given_up:
+        first = printable(f"{given_up[0].path}: {given_up[0].reason}")
+        return (
+            f"{len(given_up)} of {total} were not computed (first: {first}; all, and what could not be read: "
+            f"{workspace.failed_file}). Run the same command again; what is finished is kept."
+        )
+    late = sum(failure.reason == "timeout" for failure in failures)
     others = ", the others are stored" if report.computed else ""
     first = printable(f"{failures[0].path}: {failures[0].reason}")
     longer = f"`pipeline extract --timeout {4 * timeout:g}`"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ from pipeline.features.decoder import decoded
 from pipeline.features.description import is_store
 from pipeline.features.extractor import Execution, Extractor
 from pipeline.features.identity import Identity, identity_of
+from pipeline.features.index import Index
+from pipeline.features.listed import Listed
 from pipeline.features.lock import locked
 from pipeline.features.quantised import calibration_rows, quantise
 from pipeline.features.store import FeatureStore
@@ -45,8 +48,10 @@ class Extraction:
         Its network, where precision is ``int8``.
     identity : Identity
         What these amount to.
-    manifest : Manifest
-        Which images.
+    listed : Listed
+        Which images, and which views of them.
+    manifest_file : Path
+        Where these stand.
     root : Path
         The folder that they are in.
     """
@@ -55,7 +60,8 @@ class Extraction:
     weights: Weights
     quantised: Path | None
     identity: Identity
-    manifest: Manifest
+    listed: Listed
+    manifest_file: Path
     root: Path
 
     @classmethod
@@ -94,7 +100,7 @@ class Extraction:
         require_possible(
             extract.precision, execution.device, execution.backend, extract.backbone, extract.decoder
         )
-        manifest = read_manifest(workspace.manifest_file)
+        listed = Listed.of(workspace.manifest_file, extract.views)
         weights = resolve_weights(extract.weights, workspace.root, extract.backbone)
         root = source_root(params.dataset.source, workspace)
         quantised = None
@@ -102,11 +108,21 @@ class Extraction:
             quantised = workspace.quantised_file
             if fresh or not is_store(workspace.store_folder):
                 quantised = network or quantised
-                _draw(quantised, extract, weights, manifest, root)
+                _draw(quantised, extract, weights, read_manifest(workspace.manifest_file), root)
             else:
                 _refuse_other_precision(workspace, extract, weights)
         identity = identity_of(extract, weights, quantised)
-        return cls(extract, weights, quantised, identity, manifest, root)
+        return cls(extract, weights, quantised, identity, listed, workspace.manifest_file, root)
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """All that is known of the images."""
+        return read_manifest(self.manifest_file)
+
+    def index(self) -> Index:
+        """Return what is to be recorded once all rows are stored."""
+        listed = self.listed
+        return Index(self.identity, self.params.weights, len(listed.keys), listed.keys_sha256, listed.views)
 
     def extractor(self, execution: Execution) -> Extractor:
         """Set the network up.
@@ -118,7 +134,7 @@ class Extraction:
         WeightsError, DeviceError
             It cannot be set up.
         """
-        _require_source(self.root)
+        require_source(self.root)
         return Extractor(self.params, self.weights, execution, self.quantised)
 
 
@@ -131,7 +147,7 @@ def _refuse_other_precision(workspace: Workspace, params: ExtractParams, weights
 
 def _draw(file: Path, params: ExtractParams, weights: Weights, manifest: Manifest, root: Path) -> None:
     """Quantise the network on a sample of the training images, and keep it."""
-    _require_source(root)
+    require_source(root)
     rows = calibration_rows(manifest.usable)
     with progress("quantise", len(rows)) as advance:
         content = quantise(weights, _sample(rows, params, root), advance)
@@ -153,7 +169,14 @@ def _sample(rows: Sequence[ImageRow], params: ExtractParams, root: Path) -> npt.
     return np.stack(sample)
 
 
-def _require_source(root: Path) -> None:
+def require_source(root: Path) -> None:
+    """Refuse to go on without the folder of the images.
+
+    Raises
+    ------
+    SourceMissing
+        It is not there.
+    """
     if not root.is_dir():
         raise SourceMissing(
             f"{printable(str(root))}: the folder of the images is not there, and not all have features yet. "

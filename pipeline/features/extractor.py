@@ -7,13 +7,16 @@ It stores nothing. Results depend neither on the number of workers nor on the si
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -52,6 +55,8 @@ class Execution:
         Processes that read and decode; None for one a processor, at most 32.
     timeout : float
         Seconds that one image may take to read and decode.
+    threads : int or None
+        Threads of the forward pass on a CPU; None leaves their number to what runs it.
     """
 
     device: str = "auto"
@@ -59,6 +64,7 @@ class Execution:
     batch_size: int | None = None
     workers: int | None = None
     timeout: float = TIMEOUT
+    threads: int | None = None
 
 
 class Wanted(NamedTuple):
@@ -74,6 +80,10 @@ class Failure:
 
     path: str
     reason: str
+
+
+#: Failures of a part of the images, and its batches: row keys and their features.
+PartOfImages = tuple[list[Failure], Iterator[tuple[list[RowKey], Features]]]
 
 
 class Extractor:
@@ -117,6 +127,7 @@ class Extractor:
             device=execution.device,
             backend=execution.backend,
             quantised=quantised,
+            threads=execution.threads,
             storage=params.storage,
         )
         self._jpegs = None
@@ -130,6 +141,7 @@ class Extractor:
         self._timeout = execution.timeout
         self.made_with = self._backbone.made_with
         self.seconds = {"decode": 0.0, "forward": 0.0}
+        self._computing = threading.Lock()  # a worker of a cluster may make two shards at a time
 
     def batches(
         self, wanted: Sequence[Wanted], root: Path, failures: list[Failure]
@@ -153,18 +165,40 @@ class Extractor:
         features : ndarray of `ExtractParams.storage`, shape (n, dimension)
             One row each.
         """
-        under_way: deque[tuple[list[RowKey], Future[Features]]] = deque()
+        with contextlib.closing(self.batches_of([wanted], root)) as parts:
+            for failed, batches in parts:
+                yield from batches
+                failures += failed
+
+    def batches_of(
+        self, parts: Iterable[Sequence[Wanted]], root: Path
+    ) -> Generator[PartOfImages, None, None]:
+        """Compute the features of images in several parts; no batch has rows of two.
+
+        Images are decoded ahead across the borders, so that nothing waits where a part begins.
+
+        Yields
+        ------
+        failures : list of Failure
+            Of the part; complete once its batches have been taken.
+        batches : iterator
+            What `batches` yields of it. To be taken before the next part.
+        """
+        of_files, of_views, here = itertools.tee((_located(part, root) for part in parts), 3)
+        images = self.decoded(
+            (file for part in of_files for file in part.files),
+            views=(
+                {"views": each.views, "known": each.image.sha256} for part in of_views for each in part.wanted
+            ),
+        )
         pool = ThreadPoolExecutor(1, thread_name_prefix="forward")
         try:
-            with contextlib.closing(self._rows(wanted, root, failures)) as rows:
-                while batch := self._next_batch(rows):
-                    keys, pixels = [key for key, _ in batch], [pixels for _, pixels in batch]
-                    under_way.append((keys, pool.submit(self.forward, pixels)))
-                    if len(under_way) > 1:  # one is pushed through while the next is collected
-                        yield self._done(*under_way.popleft())
-                while under_way:
-                    yield self._done(*under_way.popleft())
+            # one batch is pushed through while the next is collected, be it of the next part
+            batches = _one_ahead(self._begun(here, images, pool))
+            for part, those in itertools.groupby(batches, attrgetter("part")):
+                yield part.failures, self._computed(those)
         finally:
+            images.close()
             pool.shutdown(cancel_futures=True)
 
     def decoded(self, files: Iterable[Path], **views: Any) -> Generator[Decoded, None, None]:
@@ -182,57 +216,109 @@ class Extractor:
     def forward(self, pixels: Sequence[npt.NDArray[np.uint8]]) -> Features:
         """Push images through, in batches; of `ExtractParams.storage`, shape (len(pixels), dimension)."""
         parts = []
-        for batch in chunks(pixels, self.batch_size):
-            if self._together is None:  # kept, for fresh memory would take longer than what is copied into it
-                self._together = np.empty((self.batch_size, *batch[0].shape), np.uint8)
-            together = np.stack(batch, out=self._together[: len(batch)])
-            # channels last in memory, channels first by shape: what the fast kernels want
-            parts.append(self._backbone(together.transpose(0, 3, 1, 2)))
+        with self._computing:
+            for batch in chunks(pixels, self.batch_size):
+                if self._together is None:  # kept: fresh memory would take longer than what is copied into it
+                    self._together = np.empty((self.batch_size, *batch[0].shape), np.uint8)
+                together = np.stack(batch, out=self._together[: len(batch)])
+                # channels last in memory, channels first by shape: what the fast kernels want
+                parts.append(self._backbone(together.transpose(0, 3, 1, 2)))
         with np.errstate(over="ignore"):  # the store refuses what does not fit, by name
             features: Features = np.concatenate(parts).astype(self._params.storage, copy=False)
         return features
 
-    def _done(self, keys: list[RowKey], features: Future[Features]) -> tuple[list[RowKey], Features]:
-        started = time.perf_counter()
-        result = features.result()
-        self.seconds["forward"] += time.perf_counter() - started
-        return keys, result
+    def _begun(
+        self, parts: Iterable[_Located], images: Iterator[Decoded], pool: ThreadPoolExecutor
+    ) -> Iterator[_Batch]:
+        """Collect batches, and have them pushed through; a part without any has one without rows."""
+        for part in parts:
+            rows = _rows(part, images)
+            first = [self._next_batch(rows)]
+            others = iter(functools.partial(self._next_batch, rows), [])
+            for batch in itertools.chain(first, others):
+                pixels = [pixels for _, pixels in batch]
+                features = pool.submit(self.forward, pixels) if pixels else None
+                yield _Batch(part, [key for key, _ in batch], features)
 
-    def _next_batch(
-        self, rows: Iterator[tuple[RowKey, npt.NDArray[np.uint8]]]
-    ) -> list[tuple[RowKey, npt.NDArray[np.uint8]]]:
+    def _computed(self, batches: Iterator[_Batch]) -> Iterator[tuple[list[RowKey], Features]]:
+        for batch in batches:
+            if batch.features is not None:
+                started = time.perf_counter()
+                features = batch.features.result()
+                self.seconds["forward"] += time.perf_counter() - started
+                yield batch.keys, features
+
+    def _next_batch(self, rows: Iterator[_Row]) -> list[_Row]:
         """Take rows until a batch is full: only the last is smaller."""
         started = time.perf_counter()
         batch = list(itertools.islice(rows, self.batch_size))
         self.seconds["decode"] += time.perf_counter() - started
         return batch
 
-    def _rows(
-        self, wanted: Sequence[Wanted], root: Path, failures: list[Failure]
-    ) -> Generator[tuple[RowKey, npt.NDArray[np.uint8]], None, None]:
-        """Decode images, and give their views one by one."""
-        found, files = self._located(wanted, root, failures)
-        with contextlib.closing(
-            self.decoded(files, views=({"views": each.views, "known": each.image.sha256} for each in found))
-        ) as images:
-            for (row, views), image in zip(found, images, strict=True):
-                if image.views is not None and image.verdict.sha256 == row.sha256:
-                    yield from zip((RowKey(row.sha256, view) for view in views), image.views, strict=True)
-                else:
-                    failures.append(Failure(row.path, image.verdict.reason or "changed_since_prepare"))
 
-    def _located(
-        self, wanted: Sequence[Wanted], root: Path, failures: list[Failure]
-    ) -> tuple[list[Wanted], list[Path]]:
-        """Find the files of images; a path that leads out of the source is a failure."""
-        found, files = [], []
-        for each in wanted:
-            try:
-                files.append(image_file(each.image.path, root))
-                found.append(each)
-            except ManifestError as error:
-                failures.append(Failure(each.image.path, str(error)))
-        return found, files
+#: Of a row: its key, and what the network sees.
+_Row = tuple[RowKey, npt.NDArray[np.uint8]]
+
+
+@dataclass(frozen=True, eq=False)  # each is another one
+class _Located:
+    """Images and their files, and those whose path leads nowhere."""
+
+    wanted: list[Wanted]
+    files: list[Path]
+    failures: list[Failure]
+
+
+class _Batch(NamedTuple):
+    """Rows of a part, under way; none where nothing of it could be read."""
+
+    part: _Located
+    keys: list[RowKey]
+    features: Future[Features] | None
+
+
+def _located(wanted: Sequence[Wanted], root: Path) -> _Located:
+    """Find the files of images; a path that leads out of the source is a failure."""
+    located = _Located([], [], [])
+    for each in wanted:
+        try:
+            located.files.append(image_file(each.image.path, root))
+            located.wanted.append(each)
+        except ManifestError as error:
+            located.failures.append(Failure(each.image.path, str(error)))
+    return located
+
+
+def _rows(part: _Located, images: Iterator[Decoded]) -> Iterator[_Row]:
+    """Take the images of a part, and give their views one by one."""
+    for (row, views), image in zip(part.wanted, images, strict=False):  # `images` goes on with the next part
+        if image.views is not None and image.verdict.sha256 == row.sha256:
+            yield from zip((RowKey(row.sha256, view) for view in views), image.views, strict=True)
+        else:
+            part.failures.append(Failure(row.path, image.verdict.reason or "changed_since_prepare"))
+
+
+def _one_ahead(items: Iterable[Item]) -> Iterator[Item]:
+    """Give each item once the next has been taken."""
+    waiting: deque[Item] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > 1:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def parts_of(todo: Sequence[Wanted], rows: int) -> list[list[Wanted]]:
+    """Cut images into parts of so many rows at most; the views of an image stay together."""
+    parts: list[list[Wanted]] = []
+    room = 0
+    for each in todo:
+        if room < len(each.views):
+            parts.append([])
+            room = rows
+        parts[-1].append(each)
+        room -= len(each.views)
+    return parts
 
 
 def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pipeline.console import counted, printable, progress
 from pipeline.errors import IdentityMismatch, MissingRows
-from pipeline.features.extract import counted_rows, missing_rows
+from pipeline.features.extract import counted_rows
 from pipeline.features.extraction import Extraction
 from pipeline.features.extractor import Execution, Failure, Wanted
 from pipeline.features.quantised import QUANTISED
@@ -98,9 +98,9 @@ def forecast(workspace: Workspace, execution: Execution, *, fresh: bool = False)
     with tempfile.TemporaryDirectory() as folder:  # for a network that would be quantised, precision int8
         extraction = Extraction.of(workspace, execution, fresh=fresh, network=Path(folder) / QUANTISED)
         store, to_remove = _store(workspace, extraction, fresh)
-        todo = missing_rows(extraction.manifest, store, extraction.params.views)
+        todo = extraction.listed.lacking(store)
         rate, tried, failures = _probed(extraction, todo, execution) if todo else (None, 0, [])
-    images = len({row.sha256 for row in extraction.manifest.usable})
+    images = extraction.listed.keys.different()
     rows, _ = counted_rows(todo)
     return Forecast(
         images=images,

@@ -65,14 +65,21 @@ def write_index(
     views: Sequence[str] = (CENTER,),
 ) -> bool:
     """Record that the store holds `views` of all of `manifest`; return whether that is news."""
-    index = {
-        "identity": identity.as_dict(),
-        "keys_sha256": digest_of_keys(row_keys(manifest, views)),
-        "rows": len(manifest.usable),
-        "weights": weights,
+    digest = digest_of_keys(row_keys(manifest, views))
+    return record(workspace, Index(identity, weights, len(manifest.usable), digest, tuple(views)))
+
+
+def record(workspace: Workspace, index: Index) -> bool:
+    """Write an index; return whether that is news."""
+    values = {
+        "identity": index.identity.as_dict(),
+        "keys_sha256": index.keys_sha256,
+        "rows": index.rows,
+        "weights": index.weights,
     }
-    # not written where there is nothing but the centre: the index stays what it was before there were views
-    return write_json(workspace.index_file, index if views == (CENTER,) else {**index, "views": list(views)})
+    if index.views != (CENTER,):  # otherwise the index stays what it was before there were views
+        values["views"] = list(index.views)
+    return write_json(workspace.index_file, values)
 
 
 def current_index(workspace: Workspace, params: Params, manifest: Manifest) -> Index:

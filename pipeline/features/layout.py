@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.views import CENTER
 
@@ -24,6 +25,10 @@ class RowKey(NamedTuple):
 
     sha256: str
     view: str = CENTER
+
+
+#: Fault of a shard whose keys are not ASCII.
+NO_TEXT = "no usable shard (its keys are no text)"
 
 
 class Fault(Exception):
@@ -76,6 +81,10 @@ class Layout:
             blanked[part] = bytes(part.stop - part.start)
         return hashlib.sha256(blanked).digest()
 
+    def columns(self, frame: bytes) -> tuple[npt.NDArray[np.bytes_], npt.NDArray[np.bytes_]]:
+        """Digests and views of the rows, as they stand in a frame."""
+        return np.frombuffer(frame[self.sha256], SHA256_TYPE), np.frombuffer(frame[self.view], VIEW_TYPE)
+
     def keys(self, frame: bytes) -> list[RowKey]:
         """Row keys in a frame, in the order of the rows.
 
@@ -85,8 +94,7 @@ class Layout:
             They are no text.
         """
         try:
-            sha256 = np.frombuffer(frame[self.sha256], SHA256_TYPE).astype(str).tolist()
-            view = np.frombuffer(frame[self.view], VIEW_TYPE).astype(str).tolist()
+            sha256, view = (column.astype(str).tolist() for column in self.columns(frame))
         except UnicodeDecodeError:
-            raise Fault("no usable shard (its keys are no text)") from None
+            raise Fault(NO_TEXT) from None
         return list(map(RowKey, sha256, view))

@@ -28,6 +28,8 @@ class OpenVinoBackbone:
         Precision class. ``half`` is bfloat16 where the CPU has it, and float32 elsewhere.
     quantised : Path, optional
         The network of precision ``int8``.
+    threads : int, optional
+        That compute; by default as OpenVINO sees fit.
 
     Raises
     ------
@@ -37,13 +39,15 @@ class OpenVinoBackbone:
         The weights cannot be fetched, or the quantised network is absent, damaged, or made of others.
     """
 
-    def __init__(self, weights: Weights, precision: str, quantised: Path | None = None) -> None:
+    def __init__(
+        self, weights: Weights, precision: str, quantised: Path | None = None, threads: int | None = None
+    ) -> None:
         openvino = import_openvino()
         layers = _layers(weights) if quantised is None else _quantised_layers(weights, quantised)
         graph = build_graph(layers, weights.mean, weights.std)
         native = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         hint = "bf16" if precision == "half" and "BF16" in native else "f32"
-        self._network = Network(graph, [graph.features], hint)
+        self._network = Network(graph, [graph.features], hint, threads)
         # any size is as fast as any other; small ones keep the memory small
         self.batch_size = 4
         computed_in = _NAMES[self._network.computed_in]

@@ -134,6 +134,8 @@ class Network:
         What is to be computed.
     precision : {"f32", "bf16"}
         What is not quantised is computed in this.
+    threads : int, optional
+        That compute; by default as OpenVINO sees fit.
 
     Attributes
     ----------
@@ -141,10 +143,14 @@ class Network:
         The type that was chosen: a CPU need not have what was asked for.
     """
 
-    def __init__(self, graph: Graph, outputs: Sequence[Any], precision: str = "f32") -> None:
+    def __init__(
+        self, graph: Graph, outputs: Sequence[Any], precision: str = "f32", threads: int | None = None
+    ) -> None:
         openvino = import_openvino()
         model = openvino.Model(list(outputs), [graph.pixels], "vgg16")
         config = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+        if threads is not None:
+            config["INFERENCE_NUM_THREADS"] = str(threads)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="openvino")
         self._compiled = self._thread.submit(openvino.Core().compile_model, model, "CPU", config).result()
         self.computed_in: str = self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()

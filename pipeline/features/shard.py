@@ -21,10 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.console import printable
+from pipeline.digests import Folded
 from pipeline.errors import DamagedShard, MissingRows, StoreError
 from pipeline.features.halves import widen
 from pipeline.features.identity import Identity
-from pipeline.features.layout import SHA256_TYPE, VIEW_TYPE, Fault, Layout, RowKey
+from pipeline.features.layout import NO_TEXT, SHA256_TYPE, VIEW_TYPE, Fault, Layout, RowKey
+from pipeline.features.prints import prints_of
 
 #: Version of the layout of shards.
 FORMAT = 1
@@ -96,14 +98,32 @@ class ShardFormat:
         DamagedShard
             It is not a shard of this identity.
         """
+        layout, frame = self._framed(path)
         try:
-            with _opened(path) as file:
-                layout, frame = self._frame(file)
             return Contents(layout.keys(frame), layout.made_with)
         except Fault as fault:
-            raise DamagedShard(
-                f"{path} is {fault}. Run `pipeline extract`, which makes its rows again."
-            ) from None
+            raise _damaged(path, fault) from None
+
+    def prints(self, path: Path) -> Folded:
+        """Read the keys of a shard's rows as numbers, shape (n, 2); see `pipeline.features.prints`.
+
+        Raises
+        ------
+        MissingRows, DamagedShard
+            As from `contents`.
+        """
+        layout, frame = self._framed(path)
+        try:
+            return prints_of(*layout.columns(frame))
+        except UnicodeDecodeError:
+            raise _damaged(path, Fault(NO_TEXT)) from None
+
+    def _framed(self, path: Path) -> tuple[Layout, bytes]:
+        try:
+            with _opened(path) as file:
+                return self._frame(file)
+        except Fault as fault:
+            raise _damaged(path, fault) from None
 
     def copy_rows(self, path: Path, wanted: Mapping[RowKey, Sequence[int]], out: Features) -> None:
         """Copy rows of a shard to their places, hashing all its bytes on the way.
@@ -212,6 +232,10 @@ class ShardFormat:
             raise _unusable("damaged or cut short") from error  # what HDF5 says of it helps nobody else
         made_with = {name: str(value) for name, value in attributes.items() if name != "format"}
         return Layout.of(parts, made_with)
+
+
+def _damaged(path: Path, fault: Fault) -> DamagedShard:
+    return DamagedShard(f"{path} is {fault}. Run `pipeline extract`, which makes its rows again.")
 
 
 def _unusable(reason: str) -> Fault:

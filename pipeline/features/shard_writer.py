@@ -9,18 +9,25 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from pipeline.errors import StoreError
+from pipeline.features.identity import Identity
 from pipeline.features.store import SHARD_ROWS, Features, FeatureStore, RowKey
 
 # Bytes of features in a shard at most, where rows are longer than the features of any network.
 _SHARD_BYTES = 1 << 26
 # Full shards that may wait for the disk: two, so that one slow write holds up nothing.
 _WAITING = 2
+
+
+def rows_in_shard(identity: Identity) -> int:
+    """Return how many rows a full shard has."""
+    return max(1, min(SHARD_ROWS, _SHARD_BYTES // identity.row_bytes))
 
 
 class ShardWriter:
@@ -35,21 +42,26 @@ class ShardWriter:
         Held for writing.
     made_with : dict of str to str
         Recorded with each shard.
+    rows : int, optional
+        That fill a shard; by default `rows_in_shard`.
 
     Attributes
     ----------
+    written : deque of Path
+        The shards on disk, in the order of their rows; for its user to take away.
     seconds : float
         Time that its user waited for the disk.
     """
 
-    def __init__(self, store: FeatureStore, made_with: dict[str, str]) -> None:
+    def __init__(self, store: FeatureStore, made_with: dict[str, str], rows: int | None = None) -> None:
         self._store = store
         self._made_with = made_with
-        self._rows = max(1, min(SHARD_ROWS, _SHARD_BYTES // store.identity.row_bytes))
+        self._rows = rows or rows_in_shard(store.identity)
         self._keys: list[RowKey] = []
         self._features = self._empty()
         self._writing: deque[Future[Any]] = deque()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="write")
+        self.written: deque[Path] = deque()
         self.seconds = 0.0
 
     def __enter__(self) -> ShardWriter:
@@ -60,8 +72,8 @@ class ShardWriter:
     ) -> None:
         try:
             if not isinstance(error, OSError | StoreError):  # a full disk takes no last shard either
-                self._flush()
-            self._wait(0)
+                self.flush()
+            self.wait()
         finally:
             self._pool.shutdown(cancel_futures=True)
 
@@ -81,20 +93,28 @@ class ShardWriter:
             self._keys.extend(keys[taken : taken + count])
             taken += count
             if len(self._keys) == self._rows:
-                self._flush()
-                self._wait(_WAITING)
+                self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Have the rows that were added so far written, be it a full shard or not.
+
+        Raises
+        ------
+        StoreError, OSError
+            What an earlier shard's writing raised.
+        """
         if self._keys:
+            self.wait(_WAITING)  # after a shard that could not be written, no other is begun
             keys, features = self._keys, self._features[: len(self._keys)]
             self._keys, self._features = [], self._empty()
             self._writing.append(self._pool.submit(self._store.add, keys, features, self._made_with))
+        self.wait(_WAITING)
 
-    def _wait(self, most: int) -> None:
+    def wait(self, most: int = 0) -> None:
         """Wait until at most `most` shards are on their way, and raise what the writing of one raised."""
         started = time.perf_counter()
         while len(self._writing) > most or (self._writing and self._writing[0].done()):
-            self._writing.popleft().result()
+            self.written.append(self._writing.popleft().result())
         self.seconds += time.perf_counter() - started
 
     def _empty(self) -> Features:

@@ -194,6 +194,12 @@ def load_network(weights: Weights) -> torch.nn.Sequential:
     return frozen.eval().requires_grad_(False)
 
 
+def limit_threads(threads: int | None) -> None:
+    """Have torch compute in so many threads of this process; None leaves it as it is."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
 def choose_device(name: str) -> torch.device:
     """Return the device called `name`; ``auto`` takes CUDA, then MPS, then the CPU.
 

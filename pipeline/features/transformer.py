@@ -137,8 +137,10 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         images = self._images(X)
         keys, failures = keys_of(images)
         store = self._opened(identity_of(params, weights))
-        stored = store.keys() if store else set()
-        todo = {key: place for place, key in keys.items() if key not in stored}  # one of each set of copies
+        stored = store.holds(list(keys.values())).tolist() if store else [False] * len(keys)
+        todo = {  # one of each set of copies
+            key: place for (place, key), there in zip(keys.items(), stored, strict=True) if not there
+        }
         rows = np.empty((len(images), self._n_features_out), np.float32)
         if todo:
             execution = Execution(self.device, batch_size=self.batch_size, workers=self.workers)

@@ -29,6 +29,7 @@ from pipeline.heads.linear.subspace import PlainRows
 from pipeline.heads.linear_path import fit_path, winners
 from pipeline.heads.memory import Memory
 from pipeline.heads.recipe import FIT_ERRORS, Recipe, listening, one_line
+from pipeline.heads.stored_matrix import StoredMatrix
 
 Codes = npt.NDArray[np.int64]
 Indices = npt.NDArray[np.intp]
@@ -92,6 +93,8 @@ class CrossValidation:
         Gives the factor of all rows where they are not standardised, such as one that was made before.
     device : {"cpu", "auto", "cuda"}
         Where the products with rows too many to be factored are computed.
+    stored : StoredMatrix, optional
+        Where the workers of joblib's backend find the rows, if they are not to be sent them.
     """
 
     X: Features
@@ -102,6 +105,7 @@ class CrossValidation:
     jobs: int | None = None
     factor_of: Callable[[Gram], Factor] = lambda gram: gram.factor
     device: str = "cpu"
+    stored: StoredMatrix | None = None
     _grams: dict[bytes, Gram] = field(default_factory=dict, init=False, repr=False)
 
     def held_out(
@@ -209,6 +213,16 @@ class CrossValidation:
         from joblib import Parallel, delayed
 
         tasks = [(place, number) for place in range(len(recipes)) for number in range(len(folds))]
+        if self.stored is not None:
+            yield from zip(
+                tasks,
+                Parallel(n_jobs=self.jobs or -1)(
+                    delayed(_answer)(_by_stored, recipes[place], self.stored, folds[number])
+                    for place, number in tasks
+                ),
+                strict=True,
+            )
+            return
         # Each process maps the one file of the rows that joblib writes, and copies what it learns from.
         room = max(self.memory.budget // max(self.X.nbytes, 1), 1)
         jobs = min(self.jobs or os.cpu_count() or 1, len(tasks), room)
@@ -259,6 +273,11 @@ def _by_distance(
         estimator.fit(learned, y)
         codes = estimator.predict(asked)
     return codes, tuple(complaints)
+
+
+def _by_stored(recipe: Recipe, stored: StoredMatrix, fold: Fold) -> tuple[Codes, tuple[str, ...]]:
+    matrix = stored.load()
+    return _by_features(recipe, matrix.X, matrix.row_y, fold)
 
 
 def _by_features(recipe: Recipe, X: Features, y: Codes, fold: Fold) -> tuple[Codes, tuple[str, ...]]:

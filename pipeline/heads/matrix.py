@@ -220,8 +220,8 @@ class LabelledFeatures:
 
     def _require_stored(self, rows: LabelledRows) -> None:
         """Refuse rows without features by the names of their images; the store knows hashes only."""
-        stored = self.store.keys()
-        missing = [image.path for image in rows.images if not stored.issuperset(keys_of([image], rows.views))]
+        held = self.store.holds(rows.keys).reshape(-1, len(rows.views))
+        missing = [image.path for image, views in zip(rows.images, held, strict=True) if not views.all()]
         if missing:
             raise MissingRows(
                 f"{self.store.folder} lacks the features of {len(missing)} of {len(rows.paths)} images "

@@ -6,6 +6,7 @@ The test rows it never reads.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,17 +14,20 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.cluster import Cluster
 from pipeline.console import counted, note, progress
-from pipeline.heads.cross_validation import Codes, CrossValidation, Fold, HeldOut, Indices
+from pipeline.heads.cross_validation import Codes, CrossValidation, HeldOut
 from pipeline.heads.derived import Derivation, has_positions
 from pipeline.heads.factor import Factor, load_or_make, worth_factoring
-from pipeline.heads.folds import FOLDS, fold_of_rows
+from pipeline.heads.folds import FOLDS
 from pipeline.heads.gram import Gram
 from pipeline.heads.labelled_rows import FeatureMatrix, LabelledRows, factor_key
 from pipeline.heads.leaderboard import Leaderboard, Line, rounded, standard_error
 from pipeline.heads.matrix import LabelledFeatures
+from pipeline.heads.parts import Parts
 from pipeline.heads.recipe import Recipe, norm_of
 from pipeline.heads.registry import build, grid_of
+from pipeline.heads.stored_matrix import StoredMatrix
 from pipeline.params import NORMALIZATIONS, POOLINGS, Normalize, Pooling
 from pipeline.views import CENTER, VIEW_USES, ViewUse
 from pipeline.workspace import Workspace
@@ -111,6 +115,7 @@ def sweep(
     jobs: int | None = None,
     memory: int | None = None,
     device: str = "auto",
+    cluster: Cluster | None = None,
 ) -> Leaderboard:
     """Cross-validate all of a space, and keep the leaderboard in ``reports/sweep.json``.
 
@@ -133,6 +138,8 @@ def sweep(
         See `LabelledFeatures.open`.
     device : {"auto", "cpu", "cuda"}
         See `CrossValidation`; ``auto`` takes CUDA where it is there.
+    cluster : Cluster, optional
+        Whose workers fit the heads that are fitted one by one. They read the features themselves.
 
     Returns
     -------
@@ -153,7 +160,7 @@ def sweep(
     for use in space.views:
         features.views_of(use)
     rows = features.labels("train", "val")
-    parts = _Parts.of(rows, folds, features.params.seed, nested=nested)
+    parts = Parts.of(rows, folds, features.params.seed, nested=nested)
     held = sum(len(test) for _, test in parts.outer)
     if held < len(rows.y):
         note(
@@ -168,8 +175,13 @@ def sweep(
     todo = {derivation: estimators for derivation, estimators in todo.items() if estimators}
     if not todo:
         return board
+    if cluster:
+        cluster.require_alike(workspace.store_folder)
     heads = sum(len(grid_of(each, 1.0)) for estimators in todo.values() for each in estimators)
-    with progress("sweep", heads * parts.count, "fits") as advance:
+    with (
+        progress("sweep", heads * parts.count, "fits") as advance,
+        cluster.jobs() if cluster else contextlib.nullcontext(),
+    ):
         for derivation, estimators in todo.items():
             matrix = features.matrix("train", "val", derivation=derivation)
             validation = CrossValidation(
@@ -181,6 +193,9 @@ def sweep(
                 jobs=jobs,
                 factor_of=_factors(workspace, features, matrix, derivation),
                 device=device,
+                stored=StoredMatrix(workspace.root.absolute(), derivation, matrix.digest, memory)
+                if cluster
+                else None,
             )
             learned, _ = matrix.all_learned()
             norm = norm_of(derivation.scaled(learned)) or 1.0
@@ -199,38 +214,8 @@ def sweep(
     return board
 
 
-@dataclass(frozen=True)
-class _Parts:
-    """Folds over the images, and within the training rows of each fold further ones, if they are wanted."""
-
-    outer: list[Fold]
-    inner: list[list[Fold]]
-
-    @classmethod
-    def of(cls, rows: LabelledRows, folds: int, seed: int, *, nested: bool) -> _Parts:
-        def within(some: Indices) -> list[Fold]:
-            fold_of = fold_of_rows(rows.y[some], rows.groups[some], folds, seed)
-            return [(some[fold_of != fold], some[fold_of == fold]) for fold in range(folds)]
-
-        outer = within(np.arange(len(rows.y)))
-        return cls(outer, [within(train) for train, _ in outer] if nested else [])
-
-    def on(self, matrix: FeatureMatrix) -> _Parts:
-        """Return the same folds over the rows that teach of each image, and those that are asked about."""
-
-        def rows_of(folds: list[Fold]) -> list[Fold]:
-            return [(matrix.learned(train), test) for train, test in folds]
-
-        return _Parts(rows_of(self.outer), [rows_of(folds) for folds in self.inner])
-
-    @property
-    def count(self) -> int:
-        """How many heads are fitted of each recipe."""
-        return len(self.outer) + sum(map(len, self.inner))
-
-
 def _lines(
-    recipes: Sequence[Recipe], validation: CrossValidation, parts: _Parts, advance: Callable[[int], object]
+    recipes: Sequence[Recipe], validation: CrossValidation, parts: Parts, advance: Callable[[int], object]
 ) -> list[Line]:
     """Cross-validate the recipes of one estimator and one derivation."""
     found = validation.held_out(recipes, parts.outer, advance)
@@ -242,7 +227,7 @@ def _lines(
 
 
 def _line(
-    place: int, recipe: Recipe, held_out: HeldOut, inner: Sequence[HeldOut], y: Codes, parts: _Parts
+    place: int, recipe: Recipe, held_out: HeldOut, inner: Sequence[HeldOut], y: Codes, parts: Parts
 ) -> Line:
     line = Line(
         estimator=recipe.estimator,
@@ -282,7 +267,7 @@ def _factors(
     return lambda gram: load_or_make(workspace.factors_folder, key, lambda: gram.factor)
 
 
-def _about(features: LabelledFeatures, rows: LabelledRows, parts: _Parts) -> dict[str, Any]:
+def _about(features: LabelledFeatures, rows: LabelledRows, parts: Parts) -> dict[str, Any]:
     """Say what lines are of: what differs in it does not compare."""
     digest = hashlib.sha256()
     for _, test in parts.outer:

@@ -5,6 +5,7 @@ Owns how they are opened and filled. Both can be made again, so one of another e
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from pipeline.dataset.manifest import ImageRow, Manifest
 from pipeline.errors import SourceError, SourceMissing, StoreError
 from pipeline.features.description import is_store
 from pipeline.features.extract import missing_rows
-from pipeline.features.extractor import Extractor, Failure
+from pipeline.features.extractor import Extractor, Failure, parts_of
 from pipeline.features.identity import Identity
-from pipeline.features.shard_writer import ShardWriter
+from pipeline.features.shard_writer import rows_in_shard
+from pipeline.features.shards import ShardMaker
 from pipeline.features.store import FeatureStore, clear
 
 
@@ -82,10 +84,13 @@ def fill(
             )
         failures: list[Failure] = []
         made = extractor()
-        with progress(label, len(todo)) as advance, ShardWriter(store, made.made_with) as writer:
-            for keys, features in made.batches(todo, root, failures):
-                writer.add(keys, features)
-                advance(len(keys))
+        parts = parts_of(todo, rows_in_shard(store.identity))
+        with (
+            progress(label, len(todo)) as advance,
+            contextlib.closing(ShardMaker(made, store, root).make(parts, advance)) as shards,
+        ):
+            for shard in shards:
+                failures += shard.failures
     if failures:
         first = printable(f"{failures[0].path}: {failures[0].reason}")
         raise SourceError(

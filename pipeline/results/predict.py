@@ -129,7 +129,6 @@ class _FeatureSource:
         with contextlib.suppress(MissingRows, IdentityMismatch):
             if asked.store is not None:
                 self._store = FeatureStore.open(asked.store, asked.identity)
-        self._stored = self._store.keys() if self._store else set()
 
     @cached_property
     def _extractor(self) -> Extractor:
@@ -149,7 +148,9 @@ class _FeatureSource:
             verdict, _ = look_at(file, decode_too=False)
             if verdict.reason:
                 errors[number] = verdict.reason
-            elif self._stored.issuperset(keys := [RowKey(verdict.sha256, view) for view in self._views]):
+                continue
+            keys = [RowKey(verdict.sha256, view) for view in self._views]
+            if self._store and self._store.holds(keys).all():
                 known[number] = keys
             else:
                 unknown.append(number)

@@ -126,7 +126,7 @@ def test_int8__openvino_whatever_the_machine(opened: list[Any], monkeypatch: pyt
 )
 def test_what_does_not_go_together(precision: str, options: dict[str, str], message: str) -> None:
     with pytest.raises(DeviceError) as caught:
-        open_backbone(WEIGHTS, precision, quantised=NETWORK, **options)
+        open_backbone(WEIGHTS, precision, quantised=NETWORK, **options)  # type: ignore[arg-type]
     assert str(caught.value) == message
 
 

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
-from pipeline.features.transforms import to_pixels
+from pipeline.features.transforms import to_pixels, to_views
+from pipeline.views import VIEWS
 
 
 def picture(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -69,3 +70,24 @@ def test_to_pixels__a_line_does_not_fill_the_memory(upright: bool) -> None:
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 300_000_000 / 1024  # resized whole, it would take 6 GB
     np.testing.assert_array_equal(np.asarray(pixels), np.asarray(to_pixels(around_centre, 256, 224)))
+
+
+@pytest.mark.parametrize(("width", "height"), [(500, 375), (333, 251), (41, 90), (64, 64), (1, 1)])
+@pytest.mark.parametrize(("resize", "image_size"), [(64, 48), (64, 33), (64, 64)])
+def test_to_views__are_torchvisions_five_crops_and_the_mirrored_centre(
+    width: int, height: int, resize: int, image_size: int
+) -> None:
+    image = picture(width, height)
+    resized = v2.Resize(resize, InterpolationMode.BILINEAR)(image)
+    top_left, top_right, bottom_left, bottom_right, center = v2.FiveCrop(image_size)(resized)
+    expected = {
+        "center": center,
+        "hflip": v2.functional.horizontal_flip(center),
+        "top-left": top_left,
+        "top-right": top_right,
+        "bottom-left": bottom_left,
+        "bottom-right": bottom_right,
+    }
+    assert tuple(expected) == VIEWS
+    for view, found in zip(VIEWS, to_views(image, resize, image_size, VIEWS), strict=True):
+        np.testing.assert_array_equal(np.asarray(found), np.asarray(expected[view]), view)
