@@ -27,7 +27,6 @@ from tests.results.exports import photos, workspace
 
 __all__ = ["photos", "workspace"]  # fixtures
 
-
 needs_onnx = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxruntime", "onnxscript")),
     reason="the extra `export` is not installed",

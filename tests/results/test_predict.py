@@ -24,7 +24,6 @@ from tests.results.predictions import forwarded, known, new, photos, workspace
 
 __all__ = ["forwarded", "known", "new", "photos", "workspace"]  # fixtures
 
-
 __all__ = ["finished", "finished_folder"]  # fixtures
 
 

@@ -19,7 +19,6 @@ from tests.results.predictions import forwarded, known, new, photos, workspace
 
 __all__ = ["forwarded", "known", "new", "photos", "workspace"]  # fixtures
 
-
 Run = Callable[..., Result]
 
 
