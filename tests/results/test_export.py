@@ -28,9 +28,8 @@ from pipeline.workspace import Workspace
 from tests.commands.conftest import finished, finished_folder
 from tests.results.exports import photos, workspace
 
-__all__ = ["photos", "workspace"]  # fixtures
+__all__ = ["finished", "finished_folder", "photos", "workspace"]  # fixtures
 
-__all__ = ["finished", "finished_folder"]  # fixtures
 
 needs_onnx = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxruntime", "onnxscript")),
