@@ -16,10 +16,7 @@ from tests.commands.workspaces import photos, workspace
 
 __all__ = ["photos", "workspace"]  # fixtures
 
-
 Fails = Callable[..., str]
-
-
 Run = Callable[..., Result]
 
 

@@ -19,10 +19,7 @@ from tests.conftest import write_images
 
 __all__ = ["photos", "workspace"]  # fixtures
 
-
 Fails = Callable[..., str]
-
-
 Run = Callable[..., Result]
 
 

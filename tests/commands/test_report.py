@@ -1,4 +1,4 @@
-"""`pipeline report`: a page made of hostile names, opened in a real browser."""
+"""`pipeline report`: what it says, and a page made of hostile names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from pipeline.workspace import Workspace
 from tests.commands.hostile_report import CLASSES, hostile_folder, page
 
 __all__ = ["hostile_folder", "page"]  # fixtures
-
 
 Run = Callable[..., Result]
 

@@ -22,7 +22,6 @@ from tests.conftest import write_images
 
 Run = Callable[..., Result]
 
-
 SLOW_RUN = """\
 import pipeline.features.store as store
 store.SHARD_ROWS = 4  # many small shards: the first is soon done

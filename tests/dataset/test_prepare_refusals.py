@@ -18,7 +18,6 @@ from tests.dataset.preparing import fill, looked, make_workspace, png, settled, 
 
 __all__ = ["looked", "make_workspace", "settled", "source"]  # fixtures
 
-
 MakeWorkspace = Callable[..., Workspace]
 
 

@@ -32,7 +32,6 @@ from tests.features.extracts import quick, random_backbone, small_shards, stored
 
 __all__ = ["quick", "random_backbone"]  # fixtures
 
-
 NewWorkspace = Callable[..., Workspace]
 
 

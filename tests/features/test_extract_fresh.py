@@ -25,7 +25,6 @@ from tests.features.extracts import quick, random_backbone, small_shards, stored
 
 __all__ = ["quick", "random_backbone"]  # fixtures
 
-
 OTHER_PARAMS = PARAMS.replace("resize: 32", "resize: 40")
 
 

@@ -38,7 +38,6 @@ from tests.features.extracts import failed_rows, quick, random_backbone, small_s
 
 __all__ = ["quick", "random_backbone"]  # fixtures
 
-
 NewWorkspace = Callable[..., Workspace]
 
 

@@ -17,7 +17,6 @@ from tests.features.checkpoint_files import _Code, tensors, whole_network
 
 __all__ = ["tensors"]  # fixtures
 
-
 Tensors = dict[str, torch.Tensor]
 
 

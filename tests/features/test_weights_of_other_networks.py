@@ -15,7 +15,6 @@ from tests.features.checkpoint_files import _Code, old, tensors, whole_network
 
 __all__ = ["old", "tensors"]  # fixtures
 
-
 Tensors = dict[str, torch.Tensor]
 
 

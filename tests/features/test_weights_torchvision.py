@@ -25,7 +25,6 @@ from tests.features.conftest import python_path
 
 __all__ = ["old", "tensors"]  # fixtures
 
-
 Tensors = dict[str, torch.Tensor]
 
 

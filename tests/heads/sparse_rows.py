@@ -6,8 +6,6 @@ import numpy as np
 import numpy.typing as npt
 
 Matrix = npt.NDArray[np.float32]
-
-
 Labels = npt.NDArray[np.int64]
 
 

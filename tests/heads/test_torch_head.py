@@ -25,7 +25,9 @@ from tests.heads.sparse_rows import rows
 def test_check_estimator(solver: Literal["adam", "newton-cg"]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SkipTestWarning)  # pandas and array API are not installed
-        results = check_estimator(TorchLinear(solver), on_fail=None)
+        # of one row and of many, BLAS adds float32 in another order on some CPUs: 2e-7 of a probability
+        rounded = {"check_methods_subset_invariance": "it asks for 1e-7, which float32 does not have"}
+        results = check_estimator(TorchLinear(solver), on_fail=None, expected_failed_checks=rounded)
     assert [result["check_name"] for result in results if result["status"] == "failed"] == []
     assert sum(result["status"] == "passed" for result in results) > 40
 

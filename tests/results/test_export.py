@@ -28,10 +28,7 @@ from pipeline.workspace import Workspace
 from tests.commands.conftest import finished, finished_folder
 from tests.results.exports import photos, workspace
 
-__all__ = ["photos", "workspace"]  # fixtures
-
-
-__all__ = ["finished", "finished_folder"]  # fixtures
+__all__ = ["finished", "finished_folder", "photos", "workspace"]  # fixtures
 
 
 needs_onnx = pytest.mark.skipif(

@@ -24,10 +24,10 @@ from pipeline.results.export import classifier, forms
 from pipeline.results.export.export import export
 from pipeline.results.export.wanted import Wanted
 from pipeline.workspace import Workspace
+from tests.commands.conftest import finished, finished_folder
 from tests.results.exports import photos, workspace
 
-__all__ = ["photos", "workspace"]  # fixtures
-
+__all__ = ["finished", "finished_folder", "photos", "workspace"]  # fixtures
 
 needs_onnx = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxruntime", "onnxscript")),

@@ -22,10 +22,7 @@ from pipeline.workspace import Workspace
 from tests.commands.conftest import finished, finished_folder
 from tests.results.predictions import forwarded, known, new, photos, workspace
 
-__all__ = ["forwarded", "known", "new", "photos", "workspace"]  # fixtures
-
-
-__all__ = ["finished", "finished_folder"]  # fixtures
+__all__ = ["finished", "finished_folder", "forwarded", "known", "new", "photos", "workspace"]  # fixtures
 
 
 # --- where features come from

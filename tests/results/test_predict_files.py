@@ -14,9 +14,10 @@ from pipeline.errors import (
 )
 from pipeline.results.predict import predict
 from pipeline.workspace import Workspace
+from tests.commands.conftest import finished, finished_folder
 from tests.results.predictions import forwarded, known, new, photos, workspace
 
-__all__ = ["forwarded", "known", "new", "photos", "workspace"]  # fixtures
+__all__ = ["finished", "finished_folder", "forwarded", "known", "new", "photos", "workspace"]  # fixtures
 
 
 def test_files_folders_and_patterns__in_the_order_given(

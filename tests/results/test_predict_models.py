@@ -20,10 +20,10 @@ from pipeline.errors import (
 from pipeline.heads.train import train
 from pipeline.results.predict import predict
 from pipeline.workspace import Workspace
+from tests.commands.conftest import finished, finished_folder
 from tests.results.predictions import forwarded, known, new, photos, workspace
 
-__all__ = ["forwarded", "known", "new", "photos", "workspace"]  # fixtures
-
+__all__ = ["finished", "finished_folder", "forwarded", "known", "new", "photos", "workspace"]  # fixtures
 
 Run = Callable[..., Result]
 

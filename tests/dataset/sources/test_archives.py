@@ -28,8 +28,6 @@ from tests.dataset.sources.archive_files import (
 )
 
 LITTER = {"README.txt": b"x", "cat/Thumbs.db": b"x", "__MACOSX/cat/._1.jpg": b"x", "boxes.json": b"{}"}
-
-
 KINDS = [".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".TAR.GZ"]
 
 

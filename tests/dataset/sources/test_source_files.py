@@ -18,7 +18,6 @@ from tests.dataset.sources.source_folders import fill, opened, pets, rows, works
 
 __all__ = ["pets", "workspace"]  # fixtures
 
-
 CATS_DOGS = Path(__file__).parents[4] / "shared" / "cats-dogs"
 
 
