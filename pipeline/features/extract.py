@@ -15,7 +15,7 @@ from pipeline.console import counted, note, printable, progress, warn
 from pipeline.dataset.manifest import Manifest, read_manifest
 from pipeline.errors import ManifestError, MissingRows, SourceError, StoreError
 from pipeline.features.extraction import Extraction
-from pipeline.features.extractor import Execution, Failure, Wanted
+from pipeline.features.extractor import Execution, Failure, Lacking
 from pipeline.features.index import current_index, write_index
 from pipeline.features.shard_writer import ShardWriter
 from pipeline.features.store import FeatureStore, RowKey, clear
@@ -153,18 +153,18 @@ def extract(
 
 def missing_rows(
     manifest: Manifest, store: FeatureStore | None, views: Sequence[str] = (CENTER,)
-) -> list[Wanted]:
+) -> list[Lacking]:
     """Usable images with the views that are not stored, in manifest order, one for each set of copies."""
     stored = store.keys() if store else set()
     unique = {row.sha256: row for row in reversed(manifest.usable)}
     lacking = (
-        Wanted(row, tuple(view for view in views if RowKey(row.sha256, view) not in stored))
+        Lacking(row, tuple(view for view in views if RowKey(row.sha256, view) not in stored))
         for row in reversed(unique.values())
     )
     return [each for each in lacking if each.views]
 
 
-def counted_rows(todo: Sequence[Wanted]) -> tuple[int, str]:
+def counted_rows(todo: Sequence[Lacking]) -> tuple[int, str]:
     """Return how many rows are to be computed, and in what unit they are counted: a row is a view."""
     count = sum(len(each.views) for each in todo)
     return count, "images" if count == len(todo) else "views"
@@ -194,7 +194,7 @@ def _is_in_the_way(workspace: Workspace, extraction: Extraction) -> bool:
     return False
 
 
-def _warn_of_damage(aside: Sequence[Path], todo: Sequence[Wanted]) -> None:
+def _warn_of_damage(aside: Sequence[Path], todo: Sequence[Lacking]) -> None:
     if len(aside) == 1:
         shards = f"{aside[0]}: a damaged shard, set aside"
     else:

@@ -59,8 +59,8 @@ class Execution:
     timeout: float = TIMEOUT
 
 
-class Wanted(NamedTuple):
-    """An image, and which of its views are to be computed."""
+class Lacking(NamedTuple):
+    """An image, and which of its views have no features yet."""
 
     image: ImageRow
     views: tuple[str, ...]
@@ -123,13 +123,13 @@ class Extractor:
         self.seconds = {"decode": 0.0, "forward": 0.0}
 
     def batches(
-        self, wanted: Sequence[Wanted], root: Path, failures: list[Failure]
+        self, lacking: Sequence[Lacking], root: Path, failures: list[Failure]
     ) -> Generator[tuple[list[RowKey], Features], None, None]:
         """Compute the features of images of the manifest.
 
         Parameters
         ----------
-        wanted : sequence of Wanted
+        lacking : sequence of Lacking
             Which views of which images. These are read and decoded in the background, a few batches ahead,
             each once for all its views.
         root : Path
@@ -140,11 +140,11 @@ class Extractor:
         Yields
         ------
         done : list of RowKey, length n
-            A batch of them, in the order of `wanted`; those of images that failed are left out.
+            A batch of them, in the order of `lacking`; those of images that failed are left out.
         features : ndarray of `ExtractParams.storage`, shape (n, dimension)
             One row each.
         """
-        with contextlib.closing(self._rows(wanted, root, failures)) as rows:
+        with contextlib.closing(self._rows(lacking, root, failures)) as rows:
             while batch := self._next_batch(rows):
                 yield [key for key, _ in batch], self.forward([pixels for _, pixels in batch])
 
@@ -178,10 +178,10 @@ class Extractor:
         return batch
 
     def _rows(
-        self, wanted: Sequence[Wanted], root: Path, failures: list[Failure]
+        self, lacking: Sequence[Lacking], root: Path, failures: list[Failure]
     ) -> Generator[tuple[RowKey, npt.NDArray[np.uint8]], None, None]:
         """Decode images, and give their views one by one."""
-        found, files = self._located(wanted, root, failures)
+        found, files = self._located(lacking, root, failures)
         with contextlib.closing(
             self.decoded(files, views=({"views": each.views} for each in found))
         ) as images:
@@ -192,11 +192,11 @@ class Extractor:
                     failures.append(Failure(row.path, image.verdict.reason or "changed_since_prepare"))
 
     def _located(
-        self, wanted: Sequence[Wanted], root: Path, failures: list[Failure]
-    ) -> tuple[list[Wanted], list[Path]]:
+        self, lacking: Sequence[Lacking], root: Path, failures: list[Failure]
+    ) -> tuple[list[Lacking], list[Path]]:
         """Find the files of images; a path that leads out of the source is a failure."""
         found, files = [], []
-        for each in wanted:
+        for each in lacking:
             try:
                 files.append(image_file(each.image.path, root))
                 found.append(each)
