@@ -261,6 +261,29 @@ def test_sweep__stacked_lines_are_those_of_plain_cross_validation(
             assert lines[estimator, "stack", place].accuracy == pytest.approx(right.mean(), abs=1e-6)
 
 
+def test_sweep__nested_folds_are_of_images_too(workspace: Workspace, add_view: AddView) -> None:
+    codes = codes_of(workspace)
+    add_view("hflip", features_like_vgg(np.random.default_rng(4).permutation(codes), 3))
+    space = Space(("ridge",), ("max",), ("l2",), ("stack",))
+    [line] = [line for line in sweep(workspace, space, folds=3, nested=True).lines if not line.place]
+    matrix = LabelledFeatures.open(workspace).matrix(
+        "train", "val", derivation=Derivation("max", "l2", "stack")
+    )
+    X, y, groups = matrix.X[48:].reshape(48, 2, 512), matrix.y, matrix.groups
+    recipe = Recipe("ridge", line.params, matrix.classes, Derivation(), 7, False)
+    outer, found = fold_of_rows(y, groups, 3, 7), []
+    for fold in range(3):
+        some = np.flatnonzero(outer != fold)
+        inner, right = fold_of_rows(y[some], groups[some], 3, 7), []
+        for part in range(3):
+            learned, held = some[inner != part], some[inner == part]
+            head = recipe.fit(X[learned].reshape(-1, 512), np.repeat(y[learned], 2)).estimator
+            right.append(head.predict(matrix.X[held]) == y[held])
+        found.append(np.concatenate(right).mean())
+    assert line.inner_accuracy == pytest.approx(found, abs=1e-6)
+    assert min(found) < 1
+
+
 def test_sweep__views_are_an_axis_where_there_are_several(several: Workspace) -> None:
     space = Space(("ridge", "linear-svm", "rbf-svm"), ("avg",), ("l2", "standardize"))
     board = sweep(several, space, folds=3)
