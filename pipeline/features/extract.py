@@ -16,8 +16,9 @@ from pipeline.console import counted, note, printable, progress, warn
 from pipeline.dataset.manifest import Manifest, read_manifest
 from pipeline.errors import ManifestError, MissingRows, SourceError, StoreError
 from pipeline.features.extraction import Extraction
-from pipeline.features.extractor import Execution, Failure, Wanted, parts_of
+from pipeline.features.extractor import Execution
 from pipeline.features.index import current_index, record
+from pipeline.features.lacking import Failure, Lacking, parts_of
 from pipeline.features.shard_writer import rows_in_shard
 from pipeline.features.shards import NOT_COMPUTED, Engine, ThisMachine
 from pipeline.features.store import FeatureStore, RowKey, clear
@@ -150,21 +151,21 @@ def extract(
 
 def missing_rows(
     manifest: Manifest, store: FeatureStore | None, views: Sequence[str] = (CENTER,)
-) -> list[Wanted]:
+) -> list[Lacking]:
     """Usable images with the views that are not stored, in manifest order, one for each set of copies."""
     unique = {row.sha256: row for row in reversed(manifest.usable)}
     images = list(reversed(unique.values()))
     if store is None:
-        return [Wanted(row, tuple(views)) for row in images]
+        return [Lacking(row, tuple(views)) for row in images]
     stored = [store.holds([RowKey(row.sha256, view) for row in images]).tolist() for view in views]
     lacking = (
-        Wanted(row, tuple(view for view, there in zip(views, held, strict=True) if not there))
+        Lacking(row, tuple(view for view, there in zip(views, held, strict=True) if not there))
         for row, held in zip(images, zip(*stored, strict=True), strict=True)
     )
     return [each for each in lacking if each.views]
 
 
-def counted_rows(todo: Sequence[Wanted]) -> tuple[int, str]:
+def counted_rows(todo: Sequence[Lacking]) -> tuple[int, str]:
     """Return how many rows are to be computed, and in what unit they are counted: a row is a view."""
     count = sum(len(each.views) for each in todo)
     return count, "images" if count == len(todo) else "views"
@@ -194,7 +195,7 @@ def _is_in_the_way(workspace: Workspace, extraction: Extraction) -> bool:
     return False
 
 
-def _warn_of_damage(aside: Sequence[Path], todo: Sequence[Wanted]) -> None:
+def _warn_of_damage(aside: Sequence[Path], todo: Sequence[Lacking]) -> None:
     if len(aside) == 1:
         shards = f"{aside[0]}: a damaged shard, set aside"
     else:

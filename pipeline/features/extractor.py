@@ -23,11 +23,9 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.dataset.manifest import ImageRow
-from pipeline.dataset.sources import image_file
-from pipeline.errors import ManifestError
 from pipeline.features.backbone import Backbone, open_backbone
 from pipeline.features.decoder import Decoded, decoded
+from pipeline.features.lacking import Failure, Lacking, Located, located
 from pipeline.features.store import Features, RowKey
 from pipeline.features.weights import Weights
 from pipeline.params import ExtractParams
@@ -65,21 +63,6 @@ class Execution:
     workers: int | None = None
     timeout: float = TIMEOUT
     threads: int | None = None
-
-
-class Wanted(NamedTuple):
-    """An image, and which of its views are to be computed."""
-
-    image: ImageRow
-    views: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An image that passed ``prepare`` and could not be read again."""
-
-    path: str
-    reason: str
 
 
 #: Failures of a part of the images, and its batches: row keys and their features.
@@ -144,13 +127,13 @@ class Extractor:
         self._computing = threading.Lock()  # a worker of a cluster may make two shards at a time
 
     def batches(
-        self, wanted: Sequence[Wanted], root: Path, failures: list[Failure]
+        self, wanted: Sequence[Lacking], root: Path, failures: list[Failure]
     ) -> Generator[tuple[list[RowKey], Features], None, None]:
         """Compute the features of images of the manifest.
 
         Parameters
         ----------
-        wanted : sequence of Wanted
+        wanted : sequence of Lacking
             Which views of which images. These are read and decoded in the background, a few batches ahead,
             each once for all its views.
         root : Path
@@ -171,7 +154,7 @@ class Extractor:
                 failures += failed
 
     def batches_of(
-        self, parts: Iterable[Sequence[Wanted]], root: Path
+        self, parts: Iterable[Sequence[Lacking]], root: Path
     ) -> Generator[PartOfImages, None, None]:
         """Compute the features of images in several parts; no batch has rows of two.
 
@@ -184,7 +167,7 @@ class Extractor:
         batches : iterator
             What `batches` yields of it. To be taken before the next part.
         """
-        of_files, of_views, here = itertools.tee((_located(part, root) for part in parts), 3)
+        of_files, of_views, here = itertools.tee((located(part, root) for part in parts), 3)
         images = self.decoded(
             (file for part in of_files for file in part.files),
             views=(
@@ -228,7 +211,7 @@ class Extractor:
         return features
 
     def _begun(
-        self, parts: Iterable[_Located], images: Iterator[Decoded], pool: ThreadPoolExecutor
+        self, parts: Iterable[Located], images: Iterator[Decoded], pool: ThreadPoolExecutor
     ) -> Iterator[_Batch]:
         """Collect batches, and have them pushed through; a part without any has one without rows."""
         for part in parts:
@@ -260,36 +243,15 @@ class Extractor:
 _Row = tuple[RowKey, npt.NDArray[np.uint8]]
 
 
-@dataclass(frozen=True, eq=False)  # each is another one
-class _Located:
-    """Images and their files, and those whose path leads nowhere."""
-
-    wanted: list[Wanted]
-    files: list[Path]
-    failures: list[Failure]
-
-
 class _Batch(NamedTuple):
     """Rows of a part, under way; none where nothing of it could be read."""
 
-    part: _Located
+    part: Located
     keys: list[RowKey]
     features: Future[Features] | None
 
 
-def _located(wanted: Sequence[Wanted], root: Path) -> _Located:
-    """Find the files of images; a path that leads out of the source is a failure."""
-    located = _Located([], [], [])
-    for each in wanted:
-        try:
-            located.files.append(image_file(each.image.path, root))
-            located.wanted.append(each)
-        except ManifestError as error:
-            located.failures.append(Failure(each.image.path, str(error)))
-    return located
-
-
-def _rows(part: _Located, images: Iterator[Decoded]) -> Iterator[_Row]:
+def _rows(part: Located, images: Iterator[Decoded]) -> Iterator[_Row]:
     """Take the images of a part, and give their views one by one."""
     for (row, views), image in zip(part.wanted, images, strict=False):  # `images` goes on with the next part
         if image.views is not None and image.verdict.sha256 == row.sha256:
@@ -306,19 +268,6 @@ def _one_ahead(items: Iterable[Item]) -> Iterator[Item]:
         if len(waiting) > 1:
             yield waiting.popleft()
     yield from waiting
-
-
-def parts_of(todo: Sequence[Wanted], rows: int) -> list[list[Wanted]]:
-    """Cut images into parts of so many rows at most; the views of an image stay together."""
-    parts: list[list[Wanted]] = []
-    room = 0
-    for each in todo:
-        if room < len(each.views):
-            parts.append([])
-            room = rows
-        parts[-1].append(each)
-        room -= len(each.views)
-    return parts
 
 
 def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

@@ -18,8 +18,9 @@ from pipeline.cluster import Cluster, Lost
 from pipeline.console import counted, printable, warn
 from pipeline.errors import ClusterError, IdentityMismatch
 from pipeline.features.extraction import Extraction, require_source
-from pipeline.features.extractor import Execution, Extractor, Failure, Wanted
+from pipeline.features.extractor import Execution, Extractor
 from pipeline.features.identity import Identity, identity_of
+from pipeline.features.lacking import Failure, Lacking
 from pipeline.features.shards import NOT_COMPUTED, Shard, ShardMaker
 from pipeline.features.store import FeatureStore
 from pipeline.features.weights import Weights, resolve_weights
@@ -100,7 +101,7 @@ class OnCluster:
         self,
         extraction: Extraction,
         store: FeatureStore,
-        parts: Sequence[Sequence[Wanted]],
+        parts: Sequence[Sequence[Lacking]],
         advance: Callable[[int], object],
     ) -> Generator[Shard, None, None]:
         """Make shards, in the order in which they are finished; of one that is given up all images failed."""
@@ -131,7 +132,7 @@ class OnCluster:
         )
 
 
-def make_shard(job: Job, part: Sequence[Wanted]) -> Shard:
+def make_shard(job: Job, part: Sequence[Lacking]) -> Shard:
     """Make one shard; this runs on a worker, which sets the network up with its first one."""
     FeatureStore.open(job.store, job.identity)  # it may have been replaced since this worker's last shard
     with _SETTING_UP:

@@ -61,7 +61,7 @@ class Space:
     trust: bool = False
 
     def derivations(self, dimension: int, *, several_views: bool = False) -> list[Derivation]:
-        """Return all of them, those with fewer columns first: they are quick, and often as good.
+        """Return all of them, those with fewer rows and columns first: they are quick, and often as good.
 
         Parameters
         ----------
@@ -83,7 +83,7 @@ class Space:
             for normal in self.normalizations
             for use in views
         ]
-        return sorted(found, key=lambda derivation: derivation.columns(dimension))
+        return sorted(found, key=lambda each: (each.views == "stack", each.columns(dimension)))
 
     def holds(self, line: Line) -> bool:
         """Say whether a line is one of those that are tried."""

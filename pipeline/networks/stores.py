@@ -14,8 +14,9 @@ from pipeline.dataset.manifest import ImageRow, Manifest
 from pipeline.errors import SourceError, SourceMissing, StoreError
 from pipeline.features.description import is_store
 from pipeline.features.extract import missing_rows
-from pipeline.features.extractor import Extractor, Failure, parts_of
+from pipeline.features.extractor import Extractor
 from pipeline.features.identity import Identity
+from pipeline.features.lacking import Failure, parts_of
 from pipeline.features.shard_writer import rows_in_shard
 from pipeline.features.shards import ShardMaker
 from pipeline.features.store import FeatureStore, clear
