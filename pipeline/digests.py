@@ -13,8 +13,9 @@ import numpy.typing as npt
 #: Characters of a digest.
 CHARACTERS = 64
 
-# Value of a hexadecimal digit by its character; 255 for what is none.
-_VALUE = np.full(256, 255, np.uint8)
+# Value of a hexadecimal digit by its character.
+_NO_DIGIT = 255
+_VALUE = np.full(256, _NO_DIGIT, np.uint8)
 _VALUE[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
 
 Folded = npt.NDArray[np.uint64]
@@ -33,10 +34,20 @@ def fold(characters: npt.NDArray[np.uint8]) -> Folded:
     ndarray of uint64, shape (n, 2)
     """
     values = _VALUE[characters]
-    odd = np.flatnonzero(values.max(axis=1, initial=0) > 15)
+    odd = np.flatnonzero((values == _NO_DIGIT).any(axis=1)) if (values == _NO_DIGIT).any() else ()
     for row in odd:
         other = hashlib.sha256(characters[row].tobytes()).hexdigest().encode()
         values[row] = _VALUE[np.frombuffer(other, np.uint8)]
     digests = values[:, ::2] << 4 | values[:, 1::2]
     folded: Folded = (digests[:, :16] ^ digests[:, 16:]).view(np.uint64)
     return folded
+
+
+def in_order(heads: npt.NDArray[np.uint64], tails: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    """Return the order of folded digests, given as two columns; equal ones keep theirs."""
+    order = np.argsort(heads)
+    ascending = heads[order]
+    if (ascending[1:] == ascending[:-1]).any():  # seldom, and then the order of the tails counts
+        del ascending
+        return np.lexsort((tails, heads))
+    return order

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.dataset.manifest import HEADER, ImageRow, parsed_row, read_manifest
-from pipeline.digests import CHARACTERS, Folded, fold
+from pipeline.digests import CHARACTERS, Folded, fold, in_order
 from pipeline.errors import ManifestError
 
 # Bytes. A smaller manifest has a few hundred thousand lines, whose rows take little memory and time.
@@ -88,10 +88,13 @@ class ManifestKeys:
 
     def different(self) -> int:
         """Return how many of them differ: copies count once."""
-        if not len(self):
-            return 0
-        ordered = self.folded[np.lexsort((self.folded[:, 1], self.folded[:, 0]))]
-        return 1 + int((ordered[1:] != ordered[:-1]).any(axis=1).sum())
+        ascending = np.sort(self.folded[:, 0])
+        if not (ascending[1:] == ascending[:-1]).any():
+            return len(self)
+        heads, tails = (np.ascontiguousarray(self.folded[:, column]) for column in range(2))
+        order = in_order(heads, tails)
+        copies = (heads[order[1:]] == heads[order[:-1]]) & (tails[order[1:]] == tails[order[:-1]])
+        return len(self) - int(copies.sum())
 
     def rows(self, numbers: Iterable[int]) -> Iterator[ImageRow]:
         """Read some of the images, given by their positions."""

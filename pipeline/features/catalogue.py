@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.console import counted, warn
-from pipeline.digests import Folded
+from pipeline.digests import Folded, in_order
 from pipeline.errors import DamagedShard, MissingRows
 from pipeline.features.layout import RowKey
 from pipeline.features.prints import prints_of_keys
 from pipeline.features.shard import ShardFormat
 
 _NONE = -1
+_AT_ONCE = 1 << 20  # rows that are looked up together
 
 
 class Catalogue:
@@ -63,7 +64,7 @@ class Catalogue:
         self._heads, self._tails = np.concatenate(heads), np.concatenate(tails)
         heads.clear()  # as large as what they were made into
         tails.clear()
-        order = np.lexsort((self._tails, self._heads))  # of equal ones the later stays behind
+        order = in_order(self._heads, self._tails)  # of equal ones the later stays behind
         self._heads, self._tails = self._heads[order], self._tails[order]
         self._shards = np.repeat(np.arange(len(rows), dtype=np.uint32), rows)[order]
 
@@ -135,14 +136,20 @@ class Catalogue:
 
     def _find_prints(self, prints: Folded) -> npt.NDArray[np.int64]:
         found = np.full(len(prints), _NONE, np.int64)
-        heads, tails = prints[:, 0], prints[:, 1]
-        places = np.searchsorted(self._heads, heads, side="right") - 1
-        open_ = np.arange(len(prints))
-        while open_.size:  # once, but for different keys whose heads are equal
-            open_ = open_[places[open_] >= 0]
-            open_ = open_[self._heads[places[open_]] == heads[open_]]
-            same = self._tails[places[open_]] == tails[open_]
-            found[open_[same]] = self._shards[places[open_[same]]]
-            open_ = open_[~same]
-            places[open_] -= 1
+        for start in range(0, len(prints), _AT_ONCE):
+            self._find_some(prints[start : start + _AT_ONCE], found[start : start + _AT_ONCE])
         return found
+
+    def _find_some(self, prints: Folded, found: npt.NDArray[np.int64]) -> None:
+        heads, tails = prints[:, 0], prints[:, 1]
+        places = np.empty(len(prints), np.int64)
+        ascending = np.argsort(heads)  # so that the search goes through memory, and does not jump in it
+        places[ascending] = np.searchsorted(self._heads, heads[ascending], side="right") - 1
+        left = np.arange(len(prints))
+        while left.size:  # once, but for different keys whose heads are equal
+            left = left[places[left] >= 0]
+            left = left[self._heads[places[left]] == heads[left]]
+            same = self._tails[places[left]] == tails[left]
+            found[left[same]] = self._shards[places[left[same]]]
+            left = left[~same]
+            places[left] -= 1

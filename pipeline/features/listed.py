@@ -19,6 +19,8 @@ from pipeline.features.lacking import Lacking
 from pipeline.features.prints import of_view
 from pipeline.features.store import FeatureStore
 
+_AT_ONCE = 1 << 20  # rows that are looked up together
+
 
 @dataclass(frozen=True)
 class Listed:
@@ -66,9 +68,10 @@ class Listed:
         held = np.zeros((len(self.keys), len(self.views)), bool)
         if store is not None:
             for number, view in enumerate(self.views):
-                prints = self.keys.folded.copy()
-                prints[:, 1] ^= of_view(view)
-                held[:, number] = store.holds(prints)
+                for start in range(0, len(self.keys), _AT_ONCE):
+                    prints = self.keys.folded[start : start + _AT_ONCE].copy()
+                    prints[:, 1] ^= of_view(view)
+                    held[start : start + _AT_ONCE, number] = store.holds(prints)
         numbers = np.flatnonzero(~held.all(axis=1))
         wanted: dict[str, Lacking] = {}
         for image, there in zip(self.keys.rows(numbers.tolist()), held[numbers].tolist(), strict=True):

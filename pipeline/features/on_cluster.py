@@ -8,7 +8,9 @@ Through the scheduler go paths, digests and names of shards, and never a feature
 from __future__ import annotations
 
 import functools
+import json
 import threading
+import zlib
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from pathlib import Path
 from pipeline.agreement import releases, require_same
 from pipeline.cluster import Cluster, Lost
 from pipeline.console import counted, printable, warn
+from pipeline.dataset.manifest import ImageRow
 from pipeline.errors import ClusterError, IdentityMismatch
 from pipeline.features.extraction import Extraction, require_source
 from pipeline.features.extractor import Execution, Extractor
@@ -107,9 +110,10 @@ class OnCluster:
         """Make shards, in the order in which they are finished; of one that is given up all images failed."""
         self.ready(extraction, store.folder)
         job = self._job(extraction, store.folder)
-        for part, made in self.cluster.outcomes(make_shard, job, parts):
+        for packed, made in self.cluster.outcomes(make_shard, job, map(pack, parts)):
             shard = made
             if isinstance(made, Lost):
+                part = unpack(packed)
                 warn(f"a shard of {counted(len(part), 'image')} was given up: {printable(made.reason)}")
                 reason = NOT_COMPUTED + made.reason
                 shard = Shard("", (), tuple(Failure(image.path, reason) for image, _ in part))
@@ -132,12 +136,26 @@ class OnCluster:
         )
 
 
-def make_shard(job: Job, part: Sequence[Lacking]) -> Shard:
+def pack(part: Sequence[Lacking]) -> bytes:
+    """Return what a worker has to know of images; small, as schedulers keep their last thousand messages."""
+    told = [(image.path, image.sha256, views) for image, views in part]
+    return zlib.compress(json.dumps(told).encode(), level=1)
+
+
+def unpack(packed: bytes) -> list[Lacking]:
+    """Return the images of `pack`, by path and digest."""
+    return [
+        Lacking(ImageRow(path, "", "", "", sha256, 0, 0, 0, "ok", ""), tuple(views))
+        for path, sha256, views in json.loads(zlib.decompress(packed))
+    ]
+
+
+def make_shard(job: Job, packed: bytes) -> Shard:
     """Make one shard; this runs on a worker, which sets the network up with its first one."""
     FeatureStore.open(job.store, job.identity)  # it may have been replaced since this worker's last shard
     with _SETTING_UP:
         maker = _maker(job)
-    [shard] = maker.make([part])
+    [shard] = maker.make([unpack(packed)])
     return shard
 
 

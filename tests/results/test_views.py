@@ -30,10 +30,10 @@ from pipeline.results.predict import predict
 from pipeline.results.report.answers import current_model, held_out_answers
 from pipeline.results.report.learning_curve import learning_curve
 from pipeline.workspace import Workspace
-from tests.commands.conftest import finished_folder, random_weights
+from tests.commands.conftest import finished_folder
 from tests.conftest import write_images
 
-__all__ = ["finished_folder", "random_weights"]  # fixtures
+__all__ = ["finished_folder"]  # fixtures
 
 VIEWS = ("center", "hflip", "bottom-right")
 Run = Callable[..., Result]
