@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -12,6 +15,26 @@ from pipeline.errors import PipelineError
 from pipeline.workspace import Workspace
 
 DEVICES = click.Choice(["auto", "cuda", "mps", "cpu"])
+
+# What train-network and finetune have in common, in the order in which help shows it.
+_NETWORK_OPTIONS = (
+    click.option(
+        "--batch-size", type=click.IntRange(1, 4096), default=32, show_default=True, help="Images a step."
+    ),
+    click.option("--device", type=DEVICES, default="auto", show_default=True, help="Where the network runs."),
+    click.option(
+        "--workers",
+        type=click.IntRange(1, 64),
+        help="Processes that decode.  [default: one a processor, at most 32]",
+    ),
+    click.option("--fresh", is_flag=True, help="Start anew, even where an interrupted run could go on."),
+    click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
+)
+
+
+def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that trainings in the network have in common."""
+    return reduce(lambda made, option: option(made), reversed(_NETWORK_OPTIONS), command)
 
 
 def workspace_of(ctx: click.Context) -> Workspace:
