@@ -7,6 +7,7 @@ torch is not even imported, but to ask it which weights of another network than 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from pipeline.features.shard_writer import ShardWriter
 from pipeline.features.store import FeatureStore, RowKey, clear
 from pipeline.files import write_csv
 from pipeline.params import read_params
+from pipeline.times import count_rows
 from pipeline.workspace import Workspace
 
 
@@ -119,6 +121,7 @@ def extract(
         if aside:
             _warn_of_damage(aside, todo)
         if todo:
+            started = time.perf_counter()
             with progress("extract", len(todo)) as advance:
                 extractor = extractor or extraction.extractor(execution)
                 with ShardWriter(store, extractor.made_with) as writer:
@@ -126,6 +129,8 @@ def extract(
                         writer.add([RowKey(row.sha256) for row in rows], features)
                         advance(len(rows))
             seconds = {**extractor.seconds, "write": writer.seconds}
+            took = time.perf_counter() - started
+            count_rows(workspace, extraction.identity.as_dict(), len(todo) - len(failures), round(took, 2))
         usable = extraction.manifest.usable
         unique = len({row.sha256 for row in usable})
         report = ExtractReport(

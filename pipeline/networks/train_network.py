@@ -24,14 +24,13 @@ from pipeline.features.extractor import Execution, Extractor
 from pipeline.features.lock import locked
 from pipeline.features.quantised import calibration_rows
 from pipeline.features.store import Features, FeatureStore
-from pipeline.heads import model_folder
 from pipeline.heads.matrix import LabelledFeatures, LabelledRows
 from pipeline.heads.memory import Memory
 from pipeline.heads.settings import free_name
 from pipeline.networks.checkpoint import Checkpoint
 from pipeline.networks.inputs import HeldInputs, ImageInputs, in_order
 from pipeline.networks.options import NetworkOptions
-from pipeline.networks.trained import Floats, NetworkReport, metrics_of, model_of, teller
+from pipeline.networks.trained import Floats, NetworkReport, metrics_of, model_of, saved, teller
 from pipeline.params import ExtractParams, read_params
 from pipeline.workspace import Workspace
 
@@ -121,9 +120,9 @@ def train_network(
             name, _unfitted(options, params.seed), layer, course, extraction.identity, train, training
         )
         model = replace(model, metrics=metrics_of(model, held_out, val.y))
-        model_folder.save(workspace.model_folder(name), model)
+        report = saved(workspace, model, course)
         shutil.rmtree(folder)
-    return NetworkReport.of(model, workspace.model_folder(name))
+    return report
 
 
 def require_vgg16(params: ExtractParams) -> None:
