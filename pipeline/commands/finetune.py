@@ -76,9 +76,9 @@ def command(
 
     For images that are unlike photographs. HEAD must be a linear one (linear, logreg, linear-svm, ridge, lda)
     without pooling max and without l2. What the frozen blocks make of the images is stored once under
-    cache/prefixes/, so that an epoch costs only what learns. The epoch with the lowest loss on the validation
-    images is kept; where none is better than HEAD, that is. Stopped half-way, the same command goes on where
-    it was.
+    cache/prefixes/, so that an epoch, and an evaluation, costs only what learns. The epoch with the lowest
+    loss on the validation images is kept; where none is better than HEAD, that is. Stopped half-way, the same
+    command goes on where it was.
 
     The model brings its network: evaluate, predict, report and export take it like any other. Its features
     are never mixed with those of the original; to train other heads on them, set extract.weights to

@@ -17,10 +17,10 @@ from pipeline.results.report.report import report
 from pipeline.results.report.ways import Way, ways
 from pipeline.results.scores import scores
 from pipeline.workspace import Workspace
-from tests.commands.conftest import finished_folder, random_weights
+from tests.commands.conftest import finished_folder
 from tests.networks.conftest import exact_folder, tuned, tuned_folder
 
-__all__ = ["exact_folder", "finished_folder", "random_weights", "tuned", "tuned_folder"]  # fixtures
+__all__ = ["exact_folder", "finished_folder", "tuned", "tuned_folder"]  # fixtures
 
 
 @pytest.fixture
