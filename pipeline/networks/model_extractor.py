@@ -114,7 +114,7 @@ def features_of(
     """Open the features that a model wants, of splits; those of a fine-tuned network are computed on demand.
 
     Where the outputs of its frozen blocks are stored, these are gone on from; other images are pushed through
-    the whole network.
+    the whole network. Both are of the identity's precision class, and alike within it.
 
     Parameters
     ----------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
@@ -111,16 +112,19 @@ def train_network(
         if fresh:
             checkpoint.file.unlink(missing_ok=True)
         extractor = extraction.extractor(execution)
+        started = time.perf_counter()
         held_out = _features(val.images, extraction, extractor, images.memory)
+        measured = _features(calibration_rows(train.images, _MEASURED), extraction, extractor, images.memory)
+        ahead = time.perf_counter() - started
         layer, course = _learned(
-            train, (held_out, val.y), extraction, extractor, options, params.seed, images.memory, checkpoint
+            train, (held_out, val.y), measured, extraction, extractor, options, params.seed, checkpoint
         )
         training = {"command": "train-network", **asdict(options), "device": extractor.made_with["device"]}
         model = model_of(
             name, _unfitted(options, params.seed), layer, course, extraction.identity, train, training
         )
         model = replace(model, metrics=metrics_of(model, held_out, val.y))
-        report = saved(workspace, model, course)
+        report = saved(workspace, model, course, ahead)
         shutil.rmtree(folder)
     return report
 
@@ -148,11 +152,11 @@ def require_vgg16(params: ExtractParams) -> None:
 def _learned(
     train: LabelledRows,
     val: tuple[Features, npt.NDArray[np.int64]],
+    measured: Features,
     extraction: Extraction,
     extractor: Extractor,
     options: NetworkOptions,
     seed: int,
-    memory: Memory,
     checkpoint: Checkpoint,
 ) -> tuple[tuple[Floats, Floats], Course]:
     """Train the layer; return its weight and bias, and how that went."""
@@ -163,9 +167,7 @@ def _learned(
     from pipeline.networks.torch_parts import Head
     from pipeline.networks.torch_training import Labelled, Plan, Watch, learn
 
-    norm, absolute_sum = norms(
-        _features(calibration_rows(train.images, _MEASURED), extraction, extractor, memory)
-    )
+    norm, absolute_sum = norms(measured)
     scale = 1 / norm if norm > 0 else 1.0
     dimension = extraction.identity.dimension
     head = Head(scale, len(train.classes), dimension)

@@ -115,11 +115,21 @@ def model_of(
     )
 
 
-def saved(workspace: Workspace, model: Model, course: Course) -> NetworkReport:
-    """Write a model into its place, and how long it took beside it: no digest is to depend on a time."""
+def saved(workspace: Workspace, model: Model, course: Course, ahead: float = 0.0) -> NetworkReport:
+    """Write a model into its place, and elsewhere how long it took: no digest is to depend on a time.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    model : Model
+    course : Course
+        How it learned.
+    ahead : float
+        Seconds that this training spent before its epochs.
+    """
     folder, seconds = workspace.model_folder(model.name), round(course.seconds, 2)
     model_folder.save(folder, model)
-    keep_training(workspace, model.name, folder / model_folder.DESCRIPTION, seconds)
+    keep_training(workspace, model.name, folder / model_folder.DESCRIPTION, round(ahead + course.seconds, 2))
     done = model.training
     return NetworkReport(
         model.name,

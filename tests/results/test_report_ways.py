@@ -9,7 +9,9 @@ from dataclasses import replace
 
 import pytest
 
+from pipeline.features.store import FeatureStore
 from pipeline.heads.matrix import LabelledFeatures
+from pipeline.heads.train import train
 from pipeline.networks.options import NetworkOptions
 from pipeline.networks.train_network import train_network
 from pipeline.results.evaluate import evaluate
@@ -25,8 +27,9 @@ __all__ = ["exact_folder", "finished_folder", "tuned", "tuned_folder"]  # fixtur
 
 @pytest.fixture
 def workspace(tuned: Workspace) -> Workspace:
-    """Two heads on stored features, and of one of them a fine-tuned network; both have scores on val."""
-    for name in ("linear", "linear-finetuned"):
+    """A head on stored features, another one, and the network fine-tuned with the first; scored on val."""
+    train(tuned, "logreg")
+    for name in ("linear", "linear-finetuned", "logreg"):
         evaluate(tuned, name)
     return tuned
 
@@ -57,8 +60,8 @@ def test_ways__what_each_cost_and_is_worth(workspace: Workspace) -> None:
     assert tuned.how == "linear, fine-tuned from block5 on, 2 epochs"
     assert (tuned.once, tuned.training) == (f"{34 * 0.75:.1f}", "123")
     network = found["network"]
-    assert network.how == "last layer behind the frozen network, 1 epoch of images"
-    assert (network.once, network.training) == ("0.0", "12.3")
+    assert network.how == "last layer in the frozen network, 1 epoch of images"
+    assert (network.once, network.training) == ("", "12.3")
     assert network.accuracy == f"{score.accuracy:.4f}"
     p = score.accuracy
     assert network.standard_error == f"{math.sqrt(p * (1 - p) / 6):.4f}"
@@ -68,8 +71,9 @@ def test_ways__what_each_cost_and_is_worth(workspace: Workspace) -> None:
 def test_ways__heads_are_those_begun_from_and_the_best(
     workspace: Workspace, accuracy: float, heads: list[str]
 ) -> None:
-    said = {"linear": 0.5, "linear-finetuned": 0.5, "logreg": accuracy}
-    found = [replace(score, accuracy=said[score.head]) for score in scores(workspace) if score.head in said]
+    said = {"linear": 0.5, "linear-finetuned": 0.5, "logreg": accuracy, "linear-svm": 1.0}
+    found = [replace(score, accuracy=said[score.head]) for score in scores(workspace)]
+    assert next(score for score in found if score.head == "linear-svm").current  # of other features, though
     found.sort(key=lambda score: -score.accuracy)
     models = [way.model for way in ways(workspace, LabelledFeatures.open(workspace), found)]
     assert models == [*heads, "linear-finetuned"]
@@ -78,6 +82,12 @@ def test_ways__heads_are_those_begun_from_and_the_best(
 def test_ways__none_without_a_network(workspace: Workspace) -> None:
     workspace.metrics_file("linear-finetuned", "val").unlink()
     assert compared(workspace) == []
+
+
+def test_ways__of_another_extractor_now_are_left_out(workspace: Workspace) -> None:
+    features = LabelledFeatures.open(workspace)
+    store = FeatureStore(features.store.folder, replace(features.identity, resize=300))
+    assert ways(workspace, replace(features, store=store), scores(workspace)) == []
 
 
 def test_ways__of_other_images_now_are_left_out(workspace: Workspace) -> None:
@@ -97,9 +107,10 @@ def test_report__has_the_table(workspace: Workspace) -> None:
     pytest.importorskip("vl_convert")
     page = report(workspace, head="linear").read_text("utf-8")
     assert '<a href="#ways">' in page
-    assert re.search(
-        r'<tr class="focus"><th scope="row">linear</th><td class="text">head \(linear\) on stored', page
-    )
-    assert re.search(
-        r'<tr><th scope="row">linear-finetuned</th><td class="text">linear, fine-tuned from', page
-    )
+    [table] = re.findall(r'aria-labelledby="ways">.*?<tbody>(.*?)</tbody>', page, re.DOTALL)
+    rows = [re.findall(r">([^<>]+)</t[hd]>", row) for row in table.split("</tr>")[:-1]]
+    assert [(row[0], row[-1]) for row in rows[-2:]] == [
+        ("linear", "head (linear) on stored features"),
+        ("linear-finetuned", "linear, fine-tuned from block5 on, 2 epochs"),
+    ]
+    assert '<tr class="focus"><th scope="row">linear</th>' in table

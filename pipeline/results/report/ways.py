@@ -38,7 +38,7 @@ class Way:
 
 
 def ways(workspace: Workspace, features: LabelledFeatures, found: Sequence[Score]) -> list[Way]:
-    """Compare networks with heads on stored features: those that they began from, and the best.
+    """Compare networks with heads on the features that are stored: those that they began from, and the best.
 
     Parameters
     ----------
@@ -51,12 +51,13 @@ def ways(workspace: Workspace, features: LabelledFeatures, found: Sequence[Score
     Returns
     -------
     list of Way
-        Empty where no network of the images and labels that are there now has a score on val.
+        Empty where no network of the images, labels and extractor that are there now has a score on val.
     """
     models = {
-        score.head: (score, _described(workspace, score.head))
+        score.head: (score, described)
         for score in found
         if score.current and score.split == "val" and not score.out_of_fold
+        if _began_with(described := _described(workspace, score.head)) == features.identity.as_dict()
     }
     networks = [name for name, (_, described) in models.items() if "training" in described]
     if not networks:
@@ -84,7 +85,7 @@ def _way(
         how=_how(described, training),
         accuracy=f"{score.accuracy:.4f}",
         standard_error=f"{math.sqrt(score.accuracy * (1 - score.accuracy) / score.n):.4f}",
-        once=_said(_seconds_ahead(workspace, ahead, images)),
+        once=_said(_seconds_ahead(workspace, ahead, images)) if ahead else "",
         training=_said(seconds),
     )
 
@@ -95,7 +96,7 @@ def _how(described: dict[str, Any], training: dict[str, Any]) -> str:
     epochs = counted(training["epochs_done"], "epoch")
     if training["command"] == "train-network":
         images = "augmented images" if training["augment"] else "images"
-        return f"last layer behind the frozen network, {epochs} of {images}"
+        return f"last layer in the frozen network, {epochs} of {images}"
     return f"{training['head']}, fine-tuned from {training['unfreeze']} on, {epochs}"
 
 
@@ -115,3 +116,10 @@ def _described(workspace: Workspace, name: str) -> dict[str, Any]:
     path = workspace.model_folder(name) / model_folder.DESCRIPTION
     described: dict[str, Any] = json.loads(path.read_bytes())
     return described
+
+
+def _began_with(described: dict[str, Any]) -> dict[str, Any]:
+    """Return the identity of the features that a model stands on; before a network learned on, if it did."""
+    identity: dict[str, Any] = described["identity"]
+    base = described.get("training", {}).get("base_weights_sha256", identity["weights_sha256"])
+    return {**identity, "weights_sha256": base}

@@ -1,7 +1,7 @@
 """The tutorial's figure, made as it was made, and what the same training is worth on other photographs.
 
-    python benchmarks/tutorial.py ../photos --seeds 5
-    python benchmarks/tutorial.py ../photos --seeds 1 --network
+    python benchmarks/tutorial_figure.py ../photos --seeds 5
+    python benchmarks/tutorial_figure.py ../photos --seeds 1 --network
 
 The tutorial draws 500 photographs of cats and dogs and trains a linear layer behind VGG16 for one epoch. By
 its log (batches of 16, a line for every fifth, none for the thirtieth) the layer learned from 401 to 480 of
