@@ -95,6 +95,7 @@ def test_imports_run_one_way(name: str) -> None:
                         "complete_file",
                         "complete_head",
                         "complete_model",
+                        "network_options",
                         "workspace_of",
                     )
                 ),

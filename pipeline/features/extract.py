@@ -8,6 +8,7 @@ torch is not even imported, but to ask it which weights of another network than 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from pipeline.features.shards import NOT_COMPUTED, Engine, ThisMachine
 from pipeline.features.store import FeatureStore, RowKey, clear
 from pipeline.files import write_csv
 from pipeline.params import read_params
+from pipeline.times import count_rows
 from pipeline.views import CENTER
 from pipeline.workspace import Workspace
 
@@ -126,6 +128,7 @@ def extract(
         if aside:
             _warn_of_damage(aside, todo)
         if todo:
+            started, computed = time.perf_counter(), 0
             parts = parts_of(todo, rows_in_shard(extraction.identity))
             with (
                 progress("extract", *counted_rows(todo)) as advance,
@@ -133,6 +136,9 @@ def extract(
             ):
                 for shard in shards:
                     failures += shard.failures
+                    computed += len(shard.keys)
+            took = time.perf_counter() - started
+            count_rows(workspace, extraction.identity.as_dict(), computed, round(took, 2))
         images, different = len(extraction.listed.keys), extraction.listed.keys.different()
         report = ExtractReport(
             images=images,

@@ -59,7 +59,7 @@ def test_report__says_what_it_is_of(workspace: Workspace) -> None:
     page = report(workspace, head=NAME).read_text("utf-8")
     assert re.search(rf"<strong>{NAME}</strong>, on val: its network has learned from the other images", page)
     assert "No learning curve: for each point of it the network would have to be trained again." in page
-    assert "finetune linear from block5 on, 2 epochs in " in page
+    assert "finetune linear from block5 on, 2 epochs, number " in page
     assert "out of fold on train and val" not in page
 
 
