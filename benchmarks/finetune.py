@@ -11,26 +11,28 @@ them for validation, fine-tunes, and compares the network with its head alone on
 from __future__ import annotations
 
 import csv
-import os
-import shutil
 import statistics
-import tempfile
 from pathlib import Path
 
 import click
-import numpy as np
+from drawn import draw, workspace_of
 from machine import described
 
 from pipeline import console
 from pipeline.dataset.prepare import prepare
 from pipeline.edit_params import write_params
 from pipeline.features.extract import extract
+from pipeline.features.extraction import Extraction
+from pipeline.features.extractor import Execution
+from pipeline.heads.matrix import LabelledFeatures
 from pipeline.heads.train import train
+from pipeline.networks.blocks import cut_of
 from pipeline.networks.finetune import finetune
 from pipeline.networks.options import FinetuneOptions
+from pipeline.networks.prefixes import filled_prefix, prefix_identity
 from pipeline.networks.trained import NetworkReport
 from pipeline.results.evaluate import evaluate
-from pipeline.scaffold import create_workspace
+from pipeline.times import seconds_a_row
 from pipeline.workspace import Workspace
 
 _HEAD = "logreg"
@@ -50,9 +52,9 @@ def main() -> None:
 def cost(photos: Path, images: int, weights: str, unfreeze: str, rounds: int) -> None:
     """Compare an epoch from stored outputs with one through the whole network, both float32."""
     click.echo(described("numpy", "torch"))
-    with tempfile.TemporaryDirectory() as scratch:
-        workspace = _workspace(photos, Path(scratch), weights)
-        write_params(workspace.params_file, {"dataset.limit": images, "extract.precision": "float32"})
+    exact = {"extract.weights": _file(weights), "extract.precision": "float32"}
+    with workspace_of(photos, None, exact) as workspace:
+        write_params(workspace.params_file, {"dataset.limit": images})
         prepare(workspace)
         extract(workspace)
         train(workspace, _HEAD)
@@ -63,11 +65,12 @@ def cost(photos: Path, images: int, weights: str, unfreeze: str, rounds: int) ->
                 options = FinetuneOptions(unfreeze=unfreeze, epochs=1, prefix=prefix)
                 made[prefix].append(finetune(workspace, _HEAD, name="measured", options=options))
                 losses[prefix] = _first_loss(made[prefix][-1])
+        once = _seconds_before(workspace, unfreeze)
     rows = []
     whole = statistics.median(report.seconds for report in made[False])
     for prefix, reports in made.items():
         seconds = statistics.median(report.seconds for report in reports)
-        ahead = max(float(report.training["prefix_seconds"]) for report in reports) if prefix else 0.0
+        ahead = once if prefix else 0.0
         name = "from what is stored" if prefix else "through the whole network"
         cells = (f"{seconds:.1f}", f"{seconds / whole:.2f}", f"{ahead:.1f}", f"{losses[prefix]:.6f}")
         rows.append([name, *cells])
@@ -81,22 +84,25 @@ def cost(photos: Path, images: int, weights: str, unfreeze: str, rounds: int) ->
 @main.command()
 @click.argument("photos", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--training", default=100, show_default=True, help="Training images, a fifth of them for val.")
-@click.option("--most", default=None, type=int, help="At most so many other images.  [default: all]")
 @click.option("--seeds", default=3, show_default=True)
+@click.option("--first-seed", default=0, show_default=True)
 @click.option("--weights", default="oxford", show_default=True)
 @click.option("--unfreeze", default="block5", show_default=True)
-def worth(photos: Path, training: int, most: int | None, seeds: int, weights: str, unfreeze: str) -> None:
+@click.option("--keep", type=click.Path(path_type=Path), help="Keep what is computed in this folder.")
+def worth(
+    photos: Path, training: int, seeds: int, first_seed: int, weights: str, unfreeze: str, keep: Path | None
+) -> None:
     """Compare a fine-tuned network with its head alone on images that neither has learned from."""
     click.echo(described("numpy", "torch", "scikit-learn"))
     rows, differences = [], []
-    with tempfile.TemporaryDirectory() as scratch:
-        copy = Path(scratch) / "photos"
-        shutil.copytree(photos, copy, copy_function=os.link)
-        workspace = _workspace(copy, Path(scratch), weights)
-        for seed in range(seeds):
-            _write_splits(copy, training, most, seed)
-            prepare(workspace, resplit=True)
+    each = training // len([path for path in photos.iterdir() if path.is_dir()])
+    with workspace_of(photos, keep, {"extract.weights": _file(weights)}) as workspace:
+        for seed in range(first_seed, first_seed + seeds):
+            draw(workspace, {"val": each // 5, "train": each - each // 5, "test": None}, seed)
             extract(workspace)
+            # all images, so that those of test, too, go only through the blocks that learn
+            extraction = Extraction.of(workspace)
+            filled_prefix(workspace, extraction, cut_of(unfreeze), extraction.manifest.usable, Execution())
             train(workspace, _HEAD)
             tuned = finetune(workspace, _HEAD, options=FinetuneOptions(unfreeze=unfreeze))
             alone = evaluate(workspace, _HEAD, "test")
@@ -104,39 +110,29 @@ def worth(photos: Path, training: int, most: int | None, seeds: int, weights: st
             differences.append(with_network.accuracy - alone.accuracy)
             cells = (str(alone.n), f"{alone.accuracy:.4f}", f"{with_network.accuracy:.4f}")
             rows.append([str(seed), *cells, f"{differences[-1]:+.4f}", str(tuned.best_epoch)])
-    click.echo(console.table(["seed", "images", "head alone", "fine-tuned", "difference", "epoch"], rows))
+            click.echo(
+                console.table(["seed", "images", "head alone", "fine-tuned", "difference", "epoch"], rows)
+            )
     error = statistics.stdev(differences) / len(differences) ** 0.5 if seeds > 1 else float("nan")
     click.echo(f"mean difference {statistics.mean(differences):+.4f}, standard error {error:.4f}")
 
 
-def _workspace(photos: Path, scratch: Path, weights: str) -> Workspace:
-    root = scratch / "workspace"
-    create_workspace(root, str(photos))
-    file = weights if weights.isidentifier() else str(Path(weights).resolve())
-    write_params(root / "params.yaml", {"extract.weights": file})
-    return Workspace(root)
+def _file(weights: str) -> str:
+    """Return the name of weights, or the path of their file from anywhere."""
+    return weights if weights.isidentifier() else str(Path(weights).resolve())
+
+
+def _seconds_before(workspace: Workspace, unfreeze: str) -> float:
+    """Return how long it took to store what the frozen blocks make of the images of train and val."""
+    features = LabelledFeatures.open(workspace)
+    identity = prefix_identity(features.identity, cut_of(unfreeze))
+    return (seconds_a_row(workspace, identity.as_dict()) or 0.0) * len(features.labels("train", "val").y)
 
 
 def _first_loss(report: NetworkReport) -> float:
     """Return the loss of the first epoch, from the log of the model."""
     with (report.folder / "history.csv").open(encoding="utf-8", newline="") as file:
         return float(next(csv.DictReader(file))["train_loss"])
-
-
-def _write_splits(photos: Path, training: int, most: int | None, seed: int) -> None:
-    """Write the table of labels: training images drawn anew, as many of each class; test has the others."""
-    generator = np.random.default_rng(seed)
-    folders = sorted(folder for folder in photos.iterdir() if folder.is_dir())
-    each, rows = training // len(folders), []
-    for folder in folders:
-        files = [file.name for file in sorted(folder.iterdir())]
-        order = [files[place] for place in generator.permutation(len(files))]
-        last = None if most is None else each + most // len(folders)
-        for number, name in enumerate(order[:last]):
-            split = "test" if number >= each else "val" if number < each // 5 else "train"
-            rows.append((f"{folder.name}/{name}", folder.name, split))
-    with (photos / "labels.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([("path", "label", "split"), *rows])
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ from pipeline.heads.linear.rows import Rows
 from pipeline.heads.linear.subspace import PlainRows
 from pipeline.heads.linear_path import PathFit, fit_path, winners
 from pipeline.heads.matrix import LabelledFeatures
+from pipeline.heads.torch_plain_rows import plain_rows_on
 from pipeline.workspace import Workspace
 
 Features = npt.NDArray[np.floating[Any]]
@@ -101,8 +102,9 @@ def path(root: Path, rounds: int) -> None:
 @main.command()
 @click.option("--rows", default=20_000, show_default=True)
 @click.option("--classes", "k", default=2, show_default=True)
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda, for fit_path.")
 @click.option("--iterations", default=100, show_default=True, help="scikit-learn's limit in its one fit.")
-def large(rows: int, k: int, iterations: int) -> None:
+def large(rows: int, k: int, iterations: int, device: str) -> None:
     """Sweep made-up features of many images, and say what scikit-learn would need."""
     from sklearn.linear_model import LogisticRegression
 
@@ -111,7 +113,9 @@ def large(rows: int, k: int, iterations: int) -> None:
     folds = _folds(y)
     seconds: dict[str, list[float]] = {}
     with _timed(seconds, "path"):
-        fit = fit_path(PlainRows.of(X), y, [str(label) for label in range(k)], folds, STRENGTHS, "logistic")
+        fit = fit_path(
+            plain_rows_on(device, X), y, [str(label) for label in range(k)], folds, STRENGTHS, "logistic"
+        )
     train = folds[0][0]
     learned = X[train]
     head = LogisticRegression(C=STRENGTHS[len(STRENGTHS) // 2], max_iter=iterations)

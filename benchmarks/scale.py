@@ -29,8 +29,8 @@ from pipeline.connection import ClusterOptions, connected
 from pipeline.console import progress, table
 from pipeline.dataset.manifest import HEADER, ImageRow
 from pipeline.features.description import write_description
-from pipeline.features.extractor import Wanted
 from pipeline.features.identity import Identity
+from pipeline.features.lacking import Lacking
 from pipeline.features.on_cluster import pack, unpack
 from pipeline.features.shard import ShardFormat
 from pipeline.features.shards import Shard
@@ -114,7 +114,7 @@ def _busy(cluster: Cluster) -> tuple[float, float]:
 
 def _packed(number: int) -> bytes:
     part = [
-        Wanted(ImageRow(f"class/{key}.jpg", "class", "train", "", key, 1, 1, 1, "ok", ""), (CENTER,))
+        Lacking(ImageRow(f"class/{key}.jpg", "class", "train", "", key, 1, 1, 1, "ok", ""), (CENTER,))
         for key in map(_key, range(number * SHARD_ROWS, (number + 1) * SHARD_ROWS))
     ]
     return pack(part)

@@ -1,12 +1,9 @@
 # %% [markdown]
 """
-From images to a classifier of your own, in the steps of the tutorial.
+The first way of `docs/tutorial.md`, step by step, to be changed as you like: what is done is told there.
 
-Take the features of images once, put a new classifier in the place of VGG16's, look at the layers, train,
-look at the first four images, predict one. Cells begin with `# %%`, as editors and Jupytext understand them;
-as a script: `python docs/tutorial.py`.
-
-With the parameters below it takes a minute on two cores, and fetches the weights of VGG16 once (61 MB).
+Cells begin with `# %%`, as editors and Jupytext understand them; as a script: `python docs/tutorial.py`. With
+the parameters below it takes a minute on two cores, and fetches the weights of VGG16 once (61 MB).
 `SOURCE = "cats-dogs"` and `LIMIT = 500` are the tutorial's own images, a download of 787 MB.
 """
 
@@ -40,10 +37,9 @@ def pipeline(*words: str) -> None:
 
 
 # %% [markdown]
-# ## The images
+# ## The data set
 #
-# A workspace is a folder with everything that belongs to one project. `prepare` looks at every image, and
-# splits them. Run again, all of this finds its work done.
+# Run again, all of this finds its work done.
 
 # %%
 if not Path(WORKSPACE, "params.yaml").exists():
@@ -53,10 +49,9 @@ write_params(workspace.params_file, {f"extract.{key}": value for key, value in E
 pipeline("prepare", "--limit", str(LIMIT))
 
 # %% [markdown]
-# ## The features
+# ## Features
 #
-# Every image goes once through the network without its classifier. What comes out is kept: 512 channels of
-# 7 × 7 positions make 25,088 numbers an image, most of them zeros.
+# `X` is what is stored: rows of `train` as a matrix, most of it zeros.
 
 # %%
 pipeline("extract")
@@ -66,8 +61,7 @@ print(f"\nX {X.shape} {X.dtype}, {(X == 0).mean():.0%} zeros; y {y.shape}, {len(
 # %% [markdown]
 # ## A new classifier
 #
-# Any classifier of scikit-learn can learn from these rows, in a moment. Judge it on `val`: the test images
-# are for the very end, `pipeline evaluate --split test`.
+# Any classifier of scikit-learn, in a notebook's own way.
 
 # %%
 X_val, y_val, _ = load_features(WORKSPACE, "val")
@@ -76,16 +70,12 @@ print(f"logistic regression: accuracy {classifier.score(X_val.astype('float32'),
 
 # %% [markdown]
 # ## The layers
-#
-# The tutorial's classifier is one linear layer where VGG16 had three. Everything before it stays frozen.
 
 # %%
 pipeline("summary")
 
 # %% [markdown]
 # ## Training
-#
-# Only the new layer learns, from the features that are stored. No image is looked at again.
 
 # %%
 pipeline("train", "linear", "--set", "epochs=10")
@@ -93,8 +83,6 @@ pipeline("evaluate", "linear")
 
 # %% [markdown]
 # ## The first four images
-#
-# As the network sees them, with their labels.
 
 # %%
 pipeline("show", "-n", "4")
@@ -102,7 +90,7 @@ pipeline("show", "-n", "4")
 # %% [markdown]
 # ## One image
 #
-# The first of the validation images, as if it had just come in.
+# The first of `val`, as if it had just come in.
 
 # %%
 row = read_manifest(workspace.manifest_file).of_split("val")[0]

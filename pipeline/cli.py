@@ -16,7 +16,7 @@ from typing import Any, cast
 import click
 
 from pipeline import __version__
-from pipeline.console import printable
+from pipeline.console import printable, speaking
 from pipeline.errors import PipelineError
 from pipeline.params import did_you_mean
 
@@ -125,10 +125,16 @@ def _report_unexpected(kind: type[BaseException], error: BaseException, _: objec
     metavar="DIR",
     help="The workspace: the folder that holds params.yaml. Default: the current folder.",
 )
+@click.option("-q", "--quiet", is_flag=True, help="Show results and errors only.")
+@click.option(
+    "--plain",
+    is_flag=True,
+    help="Show progress as plain lines, also on a terminal. So does the environment variable NO_COLOR.",
+)
 @click.option("--debug", is_flag=True, help="Show the whole traceback of an error.")
 @click.version_option(__version__, prog_name="pipeline")
 @click.pass_context
-def cli(ctx: click.Context, root: Path, debug: bool) -> None:
+def cli(ctx: click.Context, root: Path, quiet: bool, plain: bool, debug: bool) -> None:
     """Image classification from cached features.
 
     Push every image once through a frozen VGG16, then train classifiers on what is stored, in
@@ -143,6 +149,7 @@ def cli(ctx: click.Context, root: Path, debug: bool) -> None:
       pipeline predict logreg some-image.jpg
     """  # noqa: D301 (click reads the \\b as a backspace: keep these lines as they are)
     ctx.obj = root
+    ctx.with_resource(speaking(quiet=quiet, plain=plain))
     if debug:
         sys.excepthook = sys.__excepthook__
 

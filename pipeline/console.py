@@ -1,17 +1,48 @@
 """What a person sees while work goes on: progress, notes and tables.
 
 Results go to stdout, everything else to stderr. Names of files and classes are foreign
-text: control characters in them are escaped before they reach a terminal.
+text: control characters in them are escaped before they reach a terminal. How much is said, and how, is
+the user's choice (`speaking`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 _PLAIN_INTERVAL = 10.0  # seconds between progress lines where there is no terminal
+
+
+@dataclass(frozen=True)
+class _Manner:
+    quiet: bool = False
+    plain: bool = False
+
+
+_manner = _Manner()
+
+
+@contextlib.contextmanager
+def speaking(*, quiet: bool = False, plain: bool = False) -> Iterator[None]:
+    """Set how what is no result is said, up to the end of the block.
+
+    Parameters
+    ----------
+    quiet : bool, default False
+        Not at all: no progress, notes or warnings.
+    plain : bool, default False
+        Without bars and colours, a line at a time, even on a terminal.
+    """
+    global _manner
+    before, _manner = _manner, _Manner(quiet, plain)
+    try:
+        yield
+    finally:
+        _manner = before
 
 
 def printable(text: str) -> str:
@@ -28,8 +59,9 @@ def counted(count: int, one: str, many: str = "") -> str:
 
 
 def note(message: str) -> None:
-    """Say something on stderr that is not a result."""
-    print(message, file=sys.stderr, flush=True)
+    """Say something on stderr that is not a result, unless the user wants it quiet."""
+    if not _manner.quiet:
+        print(message, file=sys.stderr, flush=True)
 
 
 def warn(message: str) -> None:
@@ -54,9 +86,11 @@ def progress(label: str, total: int, unit: str = "images") -> Iterator[Callable[
     ------
     callable
         To be called with the number of units just done. On a terminal it moves a bar with rate
-        and remaining time; elsewhere it prints a plain line now and then.
+        and remaining time; elsewhere, and where the user wants it plain, it prints a line now and then.
     """
-    if sys.stderr.isatty():
+    if _manner.quiet:
+        yield lambda count: None
+    elif sys.stderr.isatty() and not _manner.plain and not os.environ.get("NO_COLOR"):  # https://no-color.org
         with _bar(label, total, unit) as advance:
             yield advance
     else:

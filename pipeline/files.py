@@ -76,7 +76,7 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         # a full disk names no file, and the temporary name says nothing to anybody
         if error.filename is None or Path(error.filename) == temporary:
-            error.filename, error.filename2 = str(path), None
+            _name_in(error, path)
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -128,10 +128,16 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     except OSError as error:
         # as in `replacing`; without a number it is no failure of the file system, but damaged gzip or so
         if error.errno and (error.filename is None or Path(error.filename).is_relative_to(temporary)):
-            error.filename, error.filename2 = str(folder), None
+            _name_in(error, folder)
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _name_in(error: OSError, path: Path) -> None:
+    """Have an error name what its reader knows, and nothing else."""
+    error.filename = str(path)
+    del error.filename2  # were it None, the text would end in "-> None"
 
 
 def write_atomically(path: Path, data: bytes | str) -> bool:

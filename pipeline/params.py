@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pipeline.architectures import VGG16, architecture_of
-from pipeline.errors import ParamsError
+from pipeline.console import printable
+from pipeline.errors import ParamsError, SourceMissing
+from pipeline.extract_params import ExtractParams as ExtractParams
 from pipeline.typed import build
 from pipeline.typed import did_you_mean as did_you_mean
-from pipeline.views import CENTER, View, ViewUse, ordered
+from pipeline.views import ViewUse
 from pipeline.workspace import check_head_name
 
 Split = Literal["train", "val", "test"]
@@ -29,6 +30,14 @@ NORMALIZATIONS: tuple[Normalize, ...] = get_args(Normalize)
 
 #: Sources that are known by name; everything else is a path.
 NAMED_SOURCES = ("digits", "cats-dogs")
+
+
+def missing_source(source: str, shown: str, command: str) -> SourceMissing:
+    """Return the error that there is nothing at `source`; `command` can name another."""
+    return SourceMissing(
+        f"{printable(shown)}: no such folder or archive. Name an existing one with `{command} --source`, or "
+        f"one of {', '.join(NAMED_SOURCES)}.{did_you_mean(source, NAMED_SOURCES)}"
+    )
 
 
 @dataclass(frozen=True)
@@ -74,64 +83,6 @@ class DatasetParams:
         _check_seed("dataset.seed", self.seed)
         if self.limit is not None and self.limit < 1:
             raise ParamsError(f"dataset.limit: expected a whole number above 0, or null, found {self.limit}.")
-
-
-@dataclass(frozen=True)
-class ExtractParams:
-    """What makes the features what they are.
-
-    Attributes
-    ----------
-    backbone : str
-        The network that images are pushed through once: ``vgg16``, or another of
-        `pipeline.architectures.ARCHITECTURES`.
-    weights : str
-        ``oxford``, ``IMAGENET1K_V1``, ``IMAGENET1K_FEATURES``, ``random`` (tests only), or a
-        path to a ``.pth`` or ``.safetensors`` file. Of other networks than VGG16 ``DEFAULT`` or another
-        name of torchvision's, ``random``, or a path.
-    precision : {"half", "float32", "int8"}
-        Of the forward pass. ``half`` is bfloat16 or float16 where the hardware has them, and
-        whatever is better elsewhere; ``int8`` needs the extra ``openvino``, and VGG16.
-    resize, image_size : int
-        Pixels of the shorter side after resizing, and of the square cut from its centre.
-    storage : {"float16", "float32"}
-        Of the numbers in the store.
-    views : tuple of str
-        Of each image, a row each: ``center`` and others of `pipeline.views.VIEWS`, in their order there.
-    """
-
-    backbone: str = VGG16
-    weights: str = "oxford"
-    precision: Literal["half", "float32", "int8"] = "half"
-    resize: int = 256
-    image_size: int = 224
-    storage: Literal["float16", "float32"] = "float16"
-    views: tuple[View, ...] = (CENTER,)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "views", ordered(self.views, "extract.views"))
-        architecture = architecture_of(self.backbone)
-        if self.backbone != VGG16:
-            self._refuse_what_is_of_vgg16()
-        # 32: VGG16 halves the image five times
-        if not 32 <= self.image_size <= self.resize <= 4096:
-            raise ParamsError(
-                f"extract: expected 32 <= image_size <= resize <= 4096, "
-                f"found image_size {self.image_size} and resize {self.resize}."
-            )
-        architecture.check_image_size(self.image_size)
-
-    def _refuse_what_is_of_vgg16(self) -> None:
-        if self.weights == "oxford":
-            raise ParamsError(
-                f"extract.weights: oxford are weights of vgg16, and extract.backbone is {self.backbone}. Set "
-                f"extract.weights to DEFAULT (torchvision's), or to the path of a .pth or .safetensors file."
-            )
-        if self.precision == "int8":
-            raise ParamsError(
-                f"extract.precision: int8 is there for vgg16 only, and extract.backbone is {self.backbone}. "
-                f"Set extract.precision to half or float32."
-            )
 
 
 @dataclass(frozen=True)

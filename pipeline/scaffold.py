@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pipeline.console import printable
 from pipeline.edit_params import source_for_params, write_params
-from pipeline.errors import SourceMissing, WorkspaceError
+from pipeline.errors import WorkspaceError
 from pipeline.files import write_atomically
-from pipeline.params import NAMED_SOURCES, STAGE_VERSIONS, did_you_mean
+from pipeline.params import NAMED_SOURCES, STAGE_VERSIONS, missing_source
 
 # Templates carry no leading dot, so that no tool mistakes them for its own settings.
 _TEMPLATES = {
@@ -58,10 +58,7 @@ def create_workspace(root: Path, source: str | None = None) -> list[str]:
     if source is not None:
         named = source_for_params(source, root)
         if named not in NAMED_SOURCES and not Path(os.path.normpath(root.resolve() / named)).exists():
-            raise SourceMissing(
-                f"--source {printable(source)}: no such folder or archive. Name an existing one, or one of "
-                f"{', '.join(NAMED_SOURCES)}.{did_you_mean(source, NAMED_SOURCES)}"
-            )
+            raise missing_source(source, source, "pipeline init")
         changes |= {"dataset.source": named, "dataset.limit": None}
     written = []
     for template, name in _TEMPLATES.items():

@@ -1,34 +1,32 @@
 """Processes that may die of what they are given: asked, answering, and replaced when they are lost.
 
 A damaged file may crash its decoder, keep it busy for ever, or fill the memory, so nothing
-untrusted is decoded in the process that a user started. Owns these processes, their limits of
-time and memory, and the frames that go between. It does not know what they are asked.
+untrusted is decoded in the process that a user started. Owns these processes, and their limits of
+time and memory. It does not know what they are asked.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import json
+import math
 import os
-import queue
 import resource
 import select
 import signal
-import struct
 import subprocess
 import sys
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import pipeline
 from pipeline.errors import PipelineError
+from pipeline.frames import EndOfFrames, Frame, FrameReader, write_frame
 
 #: Seconds for one answer; a photograph takes a few milliseconds.
 TIMEOUT = 10.0
@@ -41,8 +39,10 @@ MAX_MEMORY = 1_000_000_000
 _GRACE = 5.0
 _START = 120.0
 
-_FRAME = struct.Struct(">II")  # lengths of what follows: JSON, then bytes
-_READY = b'"ready"'
+# Bytes that a pipe holds: an image of 224 x 224, and its frame.
+_PIPE = 1 << 18
+
+_READY = Frame("ready", b"")
 
 #: What a worker runs: request to answer, both as JSON can hold them, the answer with bytes beside it.
 Answerer = Callable[[dict[str, Any]], tuple[dict[str, Any], bytes]]
@@ -101,27 +101,11 @@ def ask(
         A worker does not start.
     """
     crew = [_Worker(module, timeout) for _ in range(workers)]
-    idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
-    for worker in crew:
-        idle.put(worker)
-
-    def answered(request: dict[str, Any]) -> Answer:
-        worker = idle.get()
-        try:
-            return worker.ask(request)
-        finally:
-            idle.put(worker)
-
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="ask")
     try:
-        yield from _map_ahead(pool, answered, requests, ahead)
+        yield from _in_order(crew, iter(requests), ahead)
     finally:  # also when interrupted: nobody waits for a worker, and none outlives its caller
-        pool.shutdown(wait=False, cancel_futures=True)
         for worker in crew:
-            worker.kill()
-        pool.shutdown()
-        for worker in crew:
-            worker.close()
+            worker.end()
 
 
 def serve(answer: Answerer, timeout: float) -> None:
@@ -134,132 +118,159 @@ def serve(answer: Answerer, timeout: float) -> None:
     _limit(resource.RLIMIT_AS, MAX_MEMORY)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, in the middle of C code too
 
-    def send(values: bytes, data: bytes) -> None:
-        frames.write(_FRAME.pack(len(values), len(data)) + values + data)
-        frames.flush()
-
-    send(_READY, b"")
+    write_frame(frames, _READY)
     for line in sys.stdin.buffer:
         signal.setitimer(signal.ITIMER_REAL, timeout)
-        values, data = answer(json.loads(line))
+        frame = Frame(*answer(json.loads(line)))
         signal.setitimer(signal.ITIMER_REAL, 0)
-        send(json.dumps(values).encode(), data)
+        write_frame(frames, frame)
+
+
+def _in_order(
+    crew: Sequence[_Worker], source: Iterator[dict[str, Any]], ahead: int
+) -> Generator[Answer, None, None]:
+    """Keep a crew busy, and give what it answers; one thread does it all, and wakes for whole frames only."""
+    places = itertools.count()
+    asked: dict[int, _Worker] = {}  # by the number of the request
+    found: dict[int, Answer] = {}
+    given, more = 0, True
+    while True:
+        for worker in crew:
+            if more and worker.is_idle and len(asked) + len(found) < ahead:
+                request = next(source, None)
+                more = request is not None
+                if request is not None:
+                    worker.ask(request)
+                    asked[next(places)] = worker
+        if given in found:
+            yield found.pop(given)
+            given += 1
+        elif not asked:
+            return
+        else:
+            heard = _heard(asked.values())
+            done = [place for place, worker in asked.items() if worker in heard]
+            found |= {place: heard[asked.pop(place)] for place in done}
+
+
+def _heard(busy: Collection[_Worker]) -> dict[_Worker, Answer]:
+    """Wait until one of those that were asked has answered or is lost; return who has, and what."""
+    waiting = select.poll()
+    by_file = {worker.file: worker for worker in busy}
+    for file in by_file:
+        waiting.register(file, select.POLLIN)
+    heard: dict[_Worker, Answer] = {}
+    while not heard:
+        soonest = min(worker.deadline for worker in busy)
+        ready = waiting.poll(max(0.0, soonest - time.monotonic()) * 1000)
+        answers = [(by_file[file], by_file[file].hear()) for file, _ in ready]
+        if not ready:  # what lies in a pipe is not late, however long nobody has looked
+            answers = [(w, w.give_up()) for w in busy if w.deadline <= time.monotonic()]
+        heard = {worker: answer for worker, answer in answers if answer is not None}
+    return heard
 
 
 class _Worker:
-    """One process, started when first asked and again after each death."""
+    """One process, started when first asked and again after each death.
+
+    Attributes
+    ----------
+    is_idle : bool
+        Whether it has answered all that it was asked.
+    deadline : float
+        When, by `time.monotonic`, it is given up unless it has been heard from.
+    """
 
     def __init__(self, module: str, timeout: float) -> None:
         self._code = f"from pipeline.workers import serve; from {module} import answer; "
         self._code += f"serve(answer, {timeout!r})"
         self._timeout = timeout
         self._process: subprocess.Popen[bytes] | None = None
-        self._stopped = False
-        self._starting = threading.Lock()
+        self._is_ready = False
+        self._frames = FrameReader(-1)
+        self.is_idle = True
+        self.deadline = math.inf
 
-    def ask(self, request: dict[str, Any]) -> Answer:
-        """Have one request answered."""
-        if self._process is None:
-            self._start()
-        if self._process is None or self._process.stdin is None or self._process.stdout is None:
-            return Answer({}, lost="decoder_crashed")  # stopped: nobody waits for this answer
-        late = False
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+    def ask(self, request: dict[str, Any]) -> None:
+        """Send a request, and do not wait."""
+        process = self._process or self._start()
+        self.is_idle = False
+        self._set_deadline()
+        if process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):  # it is lost, as will be heard
+                process.stdin.write(json.dumps(request).encode() + b"\n")
+
+    @property
+    def file(self) -> int:
+        """Descriptor that it answers on, while it is not idle."""
+        return self._frames.file
+
+    def hear(self) -> Answer | None:
+        """Read what has come; None while the answer is not there."""
+        self._set_deadline()
         try:
-            frame = _read_frame(self._process.stdout, self._timeout + _GRACE)
-            if frame is not None:
-                return Answer(json.loads(frame[0]), frame[1])
-        except TimeoutError:
-            late = True
-            self._process.kill()
-        status = self.close()
-        return Answer({}, lost="timeout" if late or status == -signal.SIGALRM else "decoder_crashed")
-
-    def kill(self) -> None:
-        """Have the process die, and start no other. Called from another thread than `ask`."""
-        with self._starting:
-            self._stopped = True
-            if self._process is not None:
-                self._process.kill()
-
-    def close(self) -> int | None:
-        """Wait for the end of the process; return its exit status."""
-        if self._process is None:
+            frame = self._frames.read()
+            if frame == _READY and not self._is_ready:
+                self._is_ready = True
+                frame = self._frames.read()
+        except EndOfFrames:
+            return self._lost("decoder_crashed")
+        if frame is None:
             return None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.communicate()
-        status = self._process.returncode
-        self._process = None
-        return status
+        self.is_idle = True
+        return Answer(*frame)
 
-    def _start(self) -> None:
-        with self._starting:
-            if self._stopped:
-                return
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", self._code],
-                bufsize=0,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env=os.environ | {"PYTHONPATH": _python_path()},
-                process_group=0,  # Ctrl-C goes to the caller alone, which then ends this process
-            )
-        frame = _read_frame(self._process.stdout, _START) if self._process.stdout else None
-        if (frame is None or frame[0] != _READY) and not self._stopped:
-            self._process.kill()
+    def give_up(self) -> Answer:
+        """Kill it, for it is late."""
+        return self._lost("timeout")
+
+    def end(self) -> None:
+        """Kill and forget the process, if there is one."""
+        if self._process is not None:
+            process, self._process = self._process, None
+            process.kill()
+            with contextlib.suppress(BrokenPipeError):
+                process.communicate()
+
+    def _lost(self, how: Literal["timeout", "decoder_crashed"]) -> Answer:
+        status = None
+        if self._process is not None and how == "decoder_crashed":
+            with contextlib.suppress(subprocess.TimeoutExpired):  # it has hung up, and lives on
+                status = self._process.wait(_GRACE)
+        self.end()
+        if not self._is_ready:
             raise PipelineError(
                 f"{sys.executable}: the process that decodes images did not start (exit status "
-                f"{self.close()}). Its own words stand above; `pip install pillow` mends a broken Pillow."
+                f"{status}). Its own words stand above; `pip install pillow` mends a broken Pillow."
             )
+        self.is_idle = True
+        return Answer({}, lost="timeout" if status == -signal.SIGALRM else how)
+
+    def _set_deadline(self) -> None:
+        self.deadline = time.monotonic() + (self._timeout + _GRACE if self._is_ready else _START)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        self._is_ready = False
+        self._process = process = subprocess.Popen(
+            [sys.executable, "-P", "-c", self._code],
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": _python_path()},
+            process_group=0,  # Ctrl-C goes to the caller alone, which then ends this process
+        )
+        if process.stdout is not None:
+            self._frames = FrameReader(process.stdout.fileno())
+            os.set_blocking(self.file, False)
+            _widen(self.file)
+        return process
 
 
-def _read_frame(stream: IO[bytes], seconds: float) -> tuple[bytearray, bytearray] | None:
-    """Read what a worker sends; None if it has ended instead.
-
-    Raises
-    ------
-    TimeoutError
-        It has not come in time.
-    """
-    deadline = time.monotonic() + seconds
-    lengths = _read(stream, _FRAME.size, deadline)
-    if lengths is None:
-        return None
-    values, data = (_read(stream, length, deadline) for length in _FRAME.unpack(lengths))
-    return None if values is None or data is None else (values, data)
-
-
-def _read(stream: IO[bytes], length: int, deadline: float) -> bytearray | None:
-    data = bytearray(length)
-    waiting = select.poll()
-    waiting.register(stream, select.POLLIN)
-    done = 0
-    while done < length:
-        if not waiting.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            raise TimeoutError
-        count = os.readv(stream.fileno(), [memoryview(data)[done:]])
-        if not count:
-            return None
-        done += count
-    return data
-
-
-def _map_ahead(
-    pool: ThreadPoolExecutor,
-    function: Callable[[dict[str, Any]], Answer],
-    items: Iterable[dict[str, Any]],
-    ahead: int,
-) -> Generator[Answer, None, None]:
-    """Map in the background and in order, at most `ahead` results before their use."""
-    source = iter(items)
-    waiting: deque[Future[Answer]] = deque(
-        pool.submit(function, item) for item in itertools.islice(source, ahead)
-    )
-    while waiting:
-        result = waiting.popleft().result()
-        waiting.extend(pool.submit(function, item) for item in itertools.islice(source, 1))
-        yield result
+def _widen(pipe: int) -> None:
+    """Let an answer with pixels wait in the pipe whole, so that its worker can go on to the next."""
+    if hasattr(fcntl, "F_SETPIPE_SZ"):  # Linux
+        with contextlib.suppress(OSError):  # a user may have only so much of that
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE)
 
 
 def _limit(kind: int, value: int) -> None:

@@ -98,6 +98,11 @@ class Workspace:
         return self.root / "cache" / "finetuned" / check_head_name(head)
 
     @property
+    def times_folder(self) -> Path:
+        """How long work took (disposable)."""
+        return self.root / "cache" / "times"
+
+    @property
     def factors_folder(self) -> Path:
         """Factors of training rows (disposable)."""
         return self.root / "cache" / "factors"

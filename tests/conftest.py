@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -14,11 +15,22 @@ from PIL import Image
 
 from pipeline.cli import cli
 from pipeline.edit_params import write_params
+from pipeline.features import weights
+from pipeline.features.state import State, digest_of
 from pipeline.scaffold import create_workspace
 from pipeline.workspace import Workspace
 
 #: A network that costs a fiftieth of the real one: random weights, images of 32 pixels.
 SMALL_NETWORK = {"extract.weights": "random", "extract.image_size": 32, "extract.resize": 32}
+
+
+# Of half a minute each: begun last, they would keep one worker busy alone.
+_LONGEST = ("test_dvc.py", "test_readme.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest."""
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -38,6 +50,21 @@ def user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         del os.environ["XDG_CACHE_HOME"]
     else:
         os.environ["XDG_CACHE_HOME"] = before
+
+
+@pytest.fixture(autouse=True, scope="session")
+def drawn_once() -> Iterator[None]:
+    """Draw and hash VGG16's 15 million random weights once in a process, not with every command."""
+    draw = functools.cache(weights._random_state)
+    digest_of_drawn = functools.cache(lambda: digest_of(draw()))
+
+    def digest(state: State) -> str:
+        return digest_of_drawn() if draw.cache_info().currsize and state is draw() else digest_of(state)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weights, "_random_state", draw)
+        patch.setattr(weights, "digest_of", digest)
+        yield
 
 
 @pytest.fixture(scope="session")

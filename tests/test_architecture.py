@@ -16,10 +16,14 @@ FILES = {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_bytes()) for 
 #: Modules that import torch at their top, and are themselves imported only where it is needed.
 NEED_TORCH = {
     "features/torch_backbone.py",
+    "features/torch_fused.py",
+    "features/torch_jpeg.py",
     "features/torch_network.py",
     "features/transformer.py",
+    "features/vgg16_transformer.py",
     "heads/torch_device.py",
     "heads/torch_head.py",
+    "heads/torch_plain_rows.py",
     "heads/torch_rows.py",
     "heads/torch_solvers.py",
     "networks/torch_learner.py",
@@ -91,6 +95,7 @@ def test_imports_run_one_way(name: str) -> None:
                         "complete_file",
                         "complete_head",
                         "complete_model",
+                        "network_options",
                         "workspace_of",
                     )
                 ),

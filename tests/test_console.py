@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from pipeline import console
-from pipeline.console import counted, note, printable, progress, table, warn
+from pipeline.console import counted, note, printable, progress, speaking, table, warn
 
 
 @pytest.mark.parametrize(
@@ -133,20 +133,59 @@ def test_progress__failure_claims_nothing(clock: Clock, capsys: pytest.CaptureFi
     assert capsys.readouterr().err == ""
 
 
-def test_progress__bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """Have stderr be a terminal, from within the test: before it pytest puts its own there."""
+
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
 
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
+    made = Terminal()
+    monkeypatch.setattr(sys, "stderr", made)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    return made
+
+
+def work() -> None:
     with progress("extract", 4) as advance:
         advance(1)
         advance(3)
-    assert "extract" in terminal.getvalue()
-    assert "4/4" in terminal.getvalue()
+
+
+def test_progress__bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = terminal(monkeypatch)
+    work()
+    assert "extract" in shown.getvalue()
+    assert "4/4" in shown.getvalue()
+    assert "\x1b[" in shown.getvalue()
+
+
+@pytest.mark.parametrize(("plain", "no_color"), [(True, ""), (False, "1")])
+def test_progress__plain_on_a_terminal(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, plain: bool, no_color: str
+) -> None:
+    shown = terminal(monkeypatch)
+    monkeypatch.setenv("NO_COLOR", no_color)
+    with speaking(plain=plain):
+        work()
+    assert shown.getvalue() == "extract: 4 images in 0.0 s\n"
+
+
+def test_speaking__quiet_says_nothing_and_ends_with_the_block(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        with speaking(quiet=True):
+            note("one")
+            warn("two")
+            work()
+            raise OSError
+
+    with pytest.raises(OSError, match=r"^$"):
+        fail()
+    assert capsys.readouterr() == ("", "")
+    note("three")
+    assert capsys.readouterr().err == "three\n"
 
 
 def test_counted() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,6 +19,26 @@ if TYPE_CHECKING:
     from pipeline.cluster import Cluster
 
 DEVICES = click.Choice(["auto", "cuda", "mps", "cpu"])
+
+# What train-network and finetune have in common, in the order in which help shows it.
+_NETWORK_OPTIONS = (
+    click.option(
+        "--batch-size", type=click.IntRange(1, 4096), default=32, show_default=True, help="Images a step."
+    ),
+    click.option("--device", type=DEVICES, default="auto", show_default=True, help="Where the network runs."),
+    click.option(
+        "--workers",
+        type=click.IntRange(1, 64),
+        help="Processes that decode.  [default: one a processor, at most 32]",
+    ),
+    click.option("--fresh", is_flag=True, help="Start anew, even where an interrupted run could go on."),
+    click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
+)
+
+
+def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that trainings in the network have in common."""
+    return reduce(lambda made, option: option(made), reversed(_NETWORK_OPTIONS), command)
 
 
 #: Names of what `cluster_options` adds.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from pipeline.commands import DEVICES, complete_model, workspace_of
+from pipeline.commands import complete_model, network_options, workspace_of
 from pipeline.console import counted, printable
 
 
@@ -23,9 +23,6 @@ from pipeline.console import counted, printable
 @click.option("--name", metavar="NAME", help="Save the model under this name.  [default: HEAD-finetuned]")
 @click.option(
     "--epochs", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Passes at most."
-)
-@click.option(
-    "--batch-size", type=click.IntRange(1, 4096), default=32, show_default=True, help="Images a step."
 )
 @click.option(
     "--learning-rate",
@@ -60,15 +57,8 @@ from pipeline.console import counted, printable
     show_default=True,
     help="Store what the frozen part makes of the images; without, they go through it in every epoch.",
 )
-@click.option("--device", type=DEVICES, default="auto", show_default=True, help="Where the network runs.")
-@click.option(
-    "--workers",
-    type=click.IntRange(1, 64),
-    help="Processes that decode.  [default: one a processor, at most 32]",
-)
-@click.option("--fresh", is_flag=True, help="Start anew, even where an interrupted run could go on.")
 @click.option("--trust", is_flag=True, help="Load a head that is a pickle, which can run any code.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@network_options
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -86,9 +76,9 @@ def command(
 
     For images that are unlike photographs. HEAD must be a linear one (linear, logreg, linear-svm, ridge, lda)
     without pooling max and without l2. What the frozen blocks make of the images is stored once under
-    cache/prefixes/, so that an epoch costs only what learns. The epoch with the lowest loss on the validation
-    images is kept; where none is better than HEAD, that is. Stopped half-way, the same command goes on where
-    it was.
+    cache/prefixes/, so that an epoch, and an evaluation, costs only what learns. The epoch with the lowest
+    loss on the validation images is kept; where none is better than HEAD, that is. Stopped half-way, the same
+    command goes on where it was.
 
     The model brings its network: evaluate, predict, report and export take it like any other. Its features
     are never mixed with those of the original; to train other heads on them, set extract.weights to

@@ -21,7 +21,7 @@ from pipeline.console import note, printable
     "form",
     type=click.Choice(["table", "json", "csv"]),
     help="json: a list of objects with path, label and probabilities. csv: a cell that a spreadsheet would "
-    "run as a formula gets an apostrophe in front.  [default: as FILE ends, or table]",
+    "run as a formula gets an apostrophe in front.  [default: as FILE ends, .json, .csv or .txt; else table]",
 )
 @click.option(
     "--top",
@@ -54,12 +54,18 @@ def command(
     """
     from pipeline.errors import SourceError
     from pipeline.files import replacing
-    from pipeline.results.formats import FORMATS
+    from pipeline.results.formats import ENDINGS, FORMATS
     from pipeline.results.predict import predict
 
     workspace = workspace_of(ctx)
-    ending = output.suffix.lower().removeprefix(".") if output else ""
-    form = form or (ending if ending in FORMATS else "table")
+    ending = output.suffix.lower() if output else ""
+    if form is None and ending not in ENDINGS:
+        raise click.BadParameter(
+            f"what {printable(ending)} is to hold is not known. Name a file that ends in "
+            f"{', '.join(filter(None, ENDINGS))}, or say --format {' or '.join(FORMATS)}.",
+            param_hint="--output",
+        )
+    form = form or ENDINGS[ending]
     if output is None:
         predictions = predict(workspace, model, images, device=device, trust=trust)
         click.echo(FORMATS[form](predictions, top))

@@ -78,6 +78,13 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     help="Processes, where heads are fitted one by one.  [default: one a processor]",
 )
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cuda", "cpu"]),
+    default="auto",
+    show_default=True,
+    help="Where linear heads are solved on rows too many to factor (above 4,000). Other heads: on the CPU.",
+)
 @cluster_options
 @click.option("--memory", metavar="SIZE", help="As for `pipeline train`.")
 @click.option("--trust", is_flag=True, help="Allow estimators from outside scikit-learn.")
@@ -95,6 +102,7 @@ def command(
     save_best: str | None,
     top: int,
     jobs: int | None,
+    device: str,
     memory: str | None,
     trust: bool,
     as_json: bool,
@@ -129,6 +137,7 @@ def command(
             nested=nested,
             jobs=jobs,
             memory=None if memory is None else parsed_size(memory),
+            device=device,
             cluster=cluster,
         )
     if as_json:

@@ -24,7 +24,11 @@ from pipeline.views import VIEW_USES
 )
 @click.option("--pooling", type=click.Choice(POOLINGS), help="Over the 7 x 7 positions of the features.")
 @click.option("--normalize", type=click.Choice(NORMALIZATIONS), help="Rows, or columns, to one scale.")
-@click.option("--views", type=click.Choice(VIEW_USES), help="What becomes of an image's views.")
+@click.option(
+    "--views",
+    type=click.Choice(VIEW_USES),
+    help="What is seen of an image: the centre, the mean of its views, or each of them to learn from.",
+)
 @click.option(
     "--calibrate/--no-calibrate",
     default=None,

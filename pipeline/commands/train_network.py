@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from pipeline.commands import DEVICES, workspace_of
+from pipeline.commands import network_options, workspace_of
 from pipeline.console import counted, printable
 
 
@@ -22,9 +22,6 @@ from pipeline.console import counted, printable
     help="Passes over the training images.",
 )
 @click.option(
-    "--batch-size", type=click.IntRange(1, 4096), default=32, show_default=True, help="Images a step."
-)
-@click.option(
     "--learning-rate",
     type=float,
     default=0.5,
@@ -40,14 +37,7 @@ from pipeline.console import counted, printable
     show_default=True,
     help="Crop, mirror and tint each image anew in each epoch.",
 )
-@click.option("--device", type=DEVICES, default="auto", show_default=True, help="Where the network runs.")
-@click.option(
-    "--workers",
-    type=click.IntRange(1, 64),
-    help="Processes that decode.  [default: one a processor, at most 32]",
-)
-@click.option("--fresh", is_flag=True, help="Start anew, even where an interrupted run could go on.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@network_options
 @click.pass_context
 def command(
     ctx: click.Context,

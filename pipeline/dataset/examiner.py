@@ -42,13 +42,23 @@ def look_at(file: Path, *, decode_too: bool = True) -> tuple[Verdict, Image.Imag
     image : PIL.Image.Image or None
         Upright, RGB; None if it was not or could not be decoded.
     """
+    verdict, data = read(file)
+    if verdict.reason or (data and not decode_too):
+        return verdict, None
+    return examined(verdict, data)
+
+
+def read(file: Path) -> tuple[Verdict, bytes]:
+    """Read a file once and hash its bytes; none, and a reason, if they cannot be had."""
     try:
         data = _read(file)
     except UnusableFile as error:
-        return Verdict(reason=error.args[0]), None
-    verdict = Verdict(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
-    if data and not decode_too:
-        return verdict, None
+        return Verdict(reason=error.args[0]), b""
+    return Verdict(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)), data
+
+
+def examined(verdict: Verdict, data: bytes) -> tuple[Verdict, Image.Image | None]:
+    """Decode the bytes of a file, and complete its verdict; see `look_at`."""
     try:
         image = decode(data)
     except UndecodableImage as error:

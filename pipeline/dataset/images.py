@@ -15,7 +15,7 @@ import struct
 import threading
 import warnings
 import zlib
-from typing import cast
+from typing import NamedTuple, cast
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
@@ -129,6 +129,45 @@ def decode(data: bytes) -> Image.Image:
         return image if turn is None else image.transpose(turn)
     except _DECODER_ERRORS as error:
         raise UndecodableImage(_reason(error, data), f"{type(error).__name__}: {error}") from error
+
+
+class JpegHeader(NamedTuple):
+    """What a JPEG says of itself: the upright image's size in pixels, and its EXIF orientation."""
+
+    width: int
+    height: int
+    orientation: int
+
+
+def jpeg_header(data: bytes) -> JpegHeader | None:
+    """Read the header of a JPEG that any decoder takes for the same image.
+
+    Parameters
+    ----------
+    data : bytes
+        A whole file, of any kind.
+
+    Returns
+    -------
+    JpegHeader or None
+        None for other formats, for grey or coloured JPEGs that are not stored as such (CMYK, and RGB without
+        the usual transform), for one that `decode` would refuse by its header, and for damaged headers.
+    """
+    if not data.startswith(b"\xff\xd8\xff"):
+        return None
+    _silence_pillow()
+    try:
+        image: Image.Image = Image.open(io.BytesIO(data), formats=("JPEG",))
+        orientation = _orientation(image)
+    except _DECODER_ERRORS:
+        return None
+    plain = image.format == "JPEG" and image.mode in ("RGB", "L")
+    if not plain or image.info.get("adobe_transform") == 0 or image.width * image.height > MAX_PIXELS:
+        return None
+    if not isinstance(orientation, int) or orientation not in _UPRIGHT:
+        orientation = 1
+    width, height = image.size if orientation < 5 else reversed(image.size)
+    return JpegHeader(width, height, orientation)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import importlib.util
 import platform
-import sys
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline import gpu
 from pipeline.architectures import VGG16
 from pipeline.errors import DeviceError
 from pipeline.features.weights import Weights
 
-# Where Linux has these, there may be a GPU that torch can use: NVIDIA's, one seen from WSL, AMD's.
-_GPU_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+#: What a CPU with native bfloat16 has one of, as Linux and torch call them.
+CPU_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16"})
 
 
 class Backbone(Protocol):
@@ -36,7 +36,7 @@ class Backbone(Protocol):
     batch_size: int
     made_with: dict[str, str]
 
-    def __call__(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def __call__(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.floating[Any]]:
         """Push images through.
 
         Parameters
@@ -46,7 +46,7 @@ class Backbone(Protocol):
 
         Returns
         -------
-        ndarray of float32, shape (n, dimension)
+        ndarray of float32, or of the type that is stored, shape (n, dimension)
             A row depends on its own pixels only. On a CPU that holds to the last bit, whatever `n`
             and the number of threads, for VGG16; other networks may round otherwise (by 2e-6 of the
             largest feature at most, where it was tried) for another `n`.
@@ -65,6 +65,7 @@ def open_backbone(
     device: str = "auto",
     backend: str = "auto",
     quantised: Path | None = None,
+    storage: str = "float32",
     threads: int | None = None,
 ) -> Backbone:
     """Set up the network.
@@ -81,6 +82,8 @@ def open_backbone(
         ``auto`` takes OpenVINO for ``int8``, and for VGG16 on x86 CPUs if it is installed.
     quantised : Path, optional
         The network of ``int8``; needed for that.
+    storage : {"float32", "float16"}
+        The type that the features will be stored in: a device may save the way for more.
     threads : int, optional
         Of the forward pass on a CPU.
 
@@ -110,18 +113,26 @@ def open_backbone(
     from pipeline.features.torch_backbone import TorchBackbone, choose_device, limit_threads
 
     limit_threads(threads)
-    return TorchBackbone(weights, precision, choose_device(device))
+    return TorchBackbone(weights, precision, choose_device(device), storage=storage)
 
 
-def require_possible(precision: str, device: str, backend: str, network: str) -> None:
+def require_possible(
+    precision: str, device: str, backend: str, network: str, decoder: str = "pillow"
+) -> None:
     """Refuse what does not go together anywhere, before anything is loaded; parameters as above.
 
     Raises
     ------
     DeviceError
         ``int8``, or OpenVINO, is asked for together with another device or backend; or OpenVINO for another
-        network than VGG16.
+        network than VGG16; or images decoded on a GPU for a network that is not run there.
     """
+    if decoder == "nvjpeg" and (backend == "openvino" or device in ("cpu", "mps")):
+        asked = "--backend openvino" if backend == "openvino" else f"--device {device}"
+        raise DeviceError(
+            f"{asked}: extract.decoder is nvjpeg, which runs on an NVIDIA GPU. Leave it out, or set "
+            f"extract.decoder to pillow."
+        )
     if backend == "openvino" and network != VGG16:
         raise DeviceError(
             f"--backend openvino: it runs vgg16 only, and extract.backbone is {network}. Leave --backend out."
@@ -150,7 +161,7 @@ def is_openvino_fast() -> bool:
 
 def chosen_device(device: str) -> str:
     """Say which device is meant by `device`, asking torch, whose import takes seconds, only if need be."""
-    if device == "auto" and sys.platform == "linux" and not any(Path(file).exists() for file in _GPU_FILES):
+    if device == "auto" and not gpu.may_be_here():
         return "cpu"
     if device == "auto":
         from pipeline.features.torch_backbone import choose_device

@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.dataset.examiner import look_at
+from pipeline.dataset.examiner import examined, read
 from pipeline.dataset.verdicts import Verdict
 from pipeline.features.transforms import to_views
 from pipeline.params import ExtractParams
 from pipeline.views import CENTER
-from pipeline.workers import TIMEOUT, ask
+from pipeline.workers import TIMEOUT, Answer, ask
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,8 +80,6 @@ def decoded(
     Decoded
         One for each of `files`, in their order; reasons as in `pipeline.dataset.verdicts.examine`.
     """
-    import numpy as np  # the workers, which import this module too, have no use for it
-
     size = params.image_size
     asked = {"resize": params.resize, "image_size": size}
     pairs = zip(files, itertools.repeat({}) if views is None else views, strict=False)
@@ -89,16 +87,30 @@ def decoded(
     answers = ask(by, requests, workers=workers, ahead=ahead, timeout=timeout)
     try:
         for answer in answers:
-            verdict = Verdict(reason=answer.lost) if answer.lost else Verdict(**answer.values)
-            pixels = np.frombuffer(answer.data, np.uint8) if answer.data else None
-            yield Decoded(verdict, None if pixels is None else pixels.reshape(-1, size, size, 3))
+            yield decoded_answer(answer, size)
     finally:
         answers.close()
 
 
+def decoded_answer(answer: Answer, size: int) -> Decoded:
+    """Return what a worker says of a file, and the pixels that it sent along, of so many a side."""
+    import numpy as np  # the workers, which import this module too, have no use for it
+
+    verdict = Verdict(reason=answer.lost) if answer.lost else Verdict(**answer.values)
+    pixels = np.frombuffer(answer.data, np.uint8) if answer.data else None
+    return Decoded(verdict, None if pixels is None else pixels.reshape(-1, size, size, 3))
+
+
 def answer(request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     """Decode ``request["file"]``; this runs in the worker."""
-    verdict, image = look_at(Path(request["file"]))
+    return answer_of(*read(Path(request["file"])), request)
+
+
+def answer_of(verdict: Verdict, data: bytes, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """Decode the bytes of a file, if they could be had."""
+    if verdict.reason:
+        return asdict(verdict), b""
+    verdict, image = examined(verdict, data)
     if image is None:
         return asdict(verdict), b""
     try:

@@ -8,6 +8,7 @@ torch is not even imported, but to ask it which weights of another network than 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +17,15 @@ from pipeline.console import counted, note, printable, progress, warn
 from pipeline.dataset.manifest import Manifest, read_manifest
 from pipeline.errors import ManifestError, MissingRows, SourceError, StoreError
 from pipeline.features.extraction import Extraction
-from pipeline.features.extractor import Execution, Failure, Wanted, parts_of
+from pipeline.features.extractor import Execution
 from pipeline.features.index import current_index, record
+from pipeline.features.lacking import Failure, Lacking, parts_of
 from pipeline.features.shard_writer import rows_in_shard
 from pipeline.features.shards import NOT_COMPUTED, Engine, ThisMachine
 from pipeline.features.store import FeatureStore, RowKey, clear
 from pipeline.files import write_csv
 from pipeline.params import read_params
+from pipeline.times import count_rows
 from pipeline.views import CENTER
 from pipeline.workspace import Workspace
 
@@ -43,8 +46,8 @@ class ExtractReport:
     copies : int
         Images whose bytes are those of another one.
     seconds : dict of str to float
-        Time that went by waiting for images (``decode``), in the ``forward`` pass, and waiting
-        for the disk (``write``); empty if nothing was computed.
+        Time that went by waiting for images (``decode``), for the ``forward`` pass, and for the disk
+        (``write``); empty if nothing was computed.
     """
 
     images: int
@@ -125,6 +128,7 @@ def extract(
         if aside:
             _warn_of_damage(aside, todo)
         if todo:
+            started, computed = time.perf_counter(), 0
             parts = parts_of(todo, rows_in_shard(extraction.identity))
             with (
                 progress("extract", *counted_rows(todo)) as advance,
@@ -132,6 +136,9 @@ def extract(
             ):
                 for shard in shards:
                     failures += shard.failures
+                    computed += shard.rows
+            took = time.perf_counter() - started
+            count_rows(workspace, extraction.identity.as_dict(), computed, round(took, 2))
         images, different = len(extraction.listed.keys), extraction.listed.keys.different()
         report = ExtractReport(
             images=images,
@@ -150,21 +157,21 @@ def extract(
 
 def missing_rows(
     manifest: Manifest, store: FeatureStore | None, views: Sequence[str] = (CENTER,)
-) -> list[Wanted]:
+) -> list[Lacking]:
     """Usable images with the views that are not stored, in manifest order, one for each set of copies."""
     unique = {row.sha256: row for row in reversed(manifest.usable)}
     images = list(reversed(unique.values()))
     if store is None:
-        return [Wanted(row, tuple(views)) for row in images]
+        return [Lacking(row, tuple(views)) for row in images]
     stored = [store.holds([RowKey(row.sha256, view) for row in images]).tolist() for view in views]
     lacking = (
-        Wanted(row, tuple(view for view, there in zip(views, held, strict=True) if not there))
+        Lacking(row, tuple(view for view, there in zip(views, held, strict=True) if not there))
         for row, held in zip(images, zip(*stored, strict=True), strict=True)
     )
     return [each for each in lacking if each.views]
 
 
-def counted_rows(todo: Sequence[Wanted]) -> tuple[int, str]:
+def counted_rows(todo: Sequence[Lacking]) -> tuple[int, str]:
     """Return how many rows are to be computed, and in what unit they are counted: a row is a view."""
     count = sum(len(each.views) for each in todo)
     return count, "images" if count == len(todo) else "views"
@@ -194,7 +201,7 @@ def _is_in_the_way(workspace: Workspace, extraction: Extraction) -> bool:
     return False
 
 
-def _warn_of_damage(aside: Sequence[Path], todo: Sequence[Wanted]) -> None:
+def _warn_of_damage(aside: Sequence[Path], todo: Sequence[Lacking]) -> None:
     if len(aside) == 1:
         shards = f"{aside[0]}: a damaged shard, set aside"
     else:

@@ -97,7 +97,9 @@ class Extraction:
         """
         params = read_params(workspace.params_file)
         extract = params.extract
-        require_possible(extract.precision, execution.device, execution.backend, extract.backbone)
+        require_possible(
+            extract.precision, execution.device, execution.backend, extract.backbone, extract.decoder
+        )
         listed = Listed.of(workspace.manifest_file, extract.views)
         weights = resolve_weights(extract.weights, workspace.root, extract.backbone)
         root = source_root(params.dataset.source, workspace)

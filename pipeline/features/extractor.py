@@ -7,23 +7,25 @@ It stores nothing. Results depend neither on the number of workers nor on the si
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.dataset.manifest import ImageRow
-from pipeline.dataset.sources import image_file
-from pipeline.errors import ManifestError
 from pipeline.features.backbone import Backbone, open_backbone
 from pipeline.features.decoder import Decoded, decoded
+from pipeline.features.lacking import Failure, Lacking, Located, located
 from pipeline.features.store import Features, RowKey
 from pipeline.features.weights import Weights
 from pipeline.params import ExtractParams
@@ -63,21 +65,6 @@ class Execution:
     threads: int | None = None
 
 
-class Wanted(NamedTuple):
-    """An image, and which of its views are to be computed."""
-
-    image: ImageRow
-    views: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An image that passed ``prepare`` and could not be read again."""
-
-    path: str
-    reason: str
-
-
 #: Failures of a part of the images, and its batches: row keys and their features.
 PartOfImages = tuple[list[Failure], Iterator[tuple[list[RowKey], Features]]]
 
@@ -105,7 +92,7 @@ class Extractor:
     made_with : dict of str to str
         Device and versions, to be recorded with the features.
     seconds : dict of str to float
-        Time that went by so far waiting for ``decode``, and in the ``forward`` pass.
+        Time that went by so far waiting for images (``decode``), and for the ``forward`` pass.
     """
 
     def __init__(
@@ -124,7 +111,14 @@ class Extractor:
             backend=execution.backend,
             quantised=quantised,
             threads=execution.threads,
+            storage=params.storage,
         )
+        self._jpegs = None
+        if params.decoder == "nvjpeg":
+            from pipeline.features.torch_jpeg import JpegDecoder
+
+            self._jpegs = JpegDecoder(params, execution.device)
+        self._together: npt.NDArray[np.uint8] | None = None
         self.batch_size = execution.batch_size or self._backbone.batch_size
         self._workers = execution.workers or min(os.cpu_count() or 1, _MOST_WORKERS)
         self._timeout = execution.timeout
@@ -133,13 +127,13 @@ class Extractor:
         self._computing = threading.Lock()  # a worker of a cluster may make two shards at a time
 
     def batches(
-        self, wanted: Sequence[Wanted], root: Path, failures: list[Failure]
+        self, wanted: Sequence[Lacking], root: Path, failures: list[Failure]
     ) -> Generator[tuple[list[RowKey], Features], None, None]:
         """Compute the features of images of the manifest.
 
         Parameters
         ----------
-        wanted : sequence of Wanted
+        wanted : sequence of Lacking
             Which views of which images. These are read and decoded in the background, a few batches ahead,
             each once for all its views.
         root : Path
@@ -160,7 +154,7 @@ class Extractor:
                 failures += failed
 
     def batches_of(
-        self, parts: Iterable[Sequence[Wanted]], root: Path
+        self, parts: Iterable[Sequence[Lacking]], root: Path
     ) -> Generator[PartOfImages, None, None]:
         """Compute the features of images in several parts; no batch has rows of two.
 
@@ -173,41 +167,69 @@ class Extractor:
         batches : iterator
             What `batches` yields of it. To be taken before the next part.
         """
-        of_files, of_views, here = itertools.tee((_located(part, root) for part in parts), 3)
+        of_files, of_views, here = itertools.tee((located(part, root) for part in parts), 3)
         images = self.decoded(
             (file for part in of_files for file in part.files),
-            views=({"views": each.views} for part in of_views for each in part.wanted),
+            views=(
+                {"views": each.views, "known": each.image.sha256} for part in of_views for each in part.wanted
+            ),
         )
+        pool = ThreadPoolExecutor(1, thread_name_prefix="forward")
         try:
-            for part in here:
-                yield part.failures, self._batches(_rows(part, images))
+            # one batch is pushed through while the next is collected, be it of the next part
+            batches = _one_ahead(self._begun(here, images, pool))
+            for part, those in itertools.groupby(batches, attrgetter("part")):
+                yield part.failures, self._computed(those)
         finally:
             images.close()
+            pool.shutdown(cancel_futures=True)
 
     def decoded(self, files: Iterable[Path], **views: Any) -> Generator[Decoded, None, None]:
         """Decode files to what the network sees, in processes that may die of it; see `decoded`."""
-        ahead = 2 * self.batch_size + self._workers
-        return decoded(
-            files, self._params, workers=self._workers, ahead=ahead, timeout=self._timeout, **views
-        )
+        how = {
+            "workers": self._workers,
+            "ahead": 2 * self.batch_size + self._workers,
+            "timeout": self._timeout,
+            **views,
+        }
+        if self._jpegs is not None and "by" not in views:
+            return self._jpegs.decoded(files, **how)
+        return decoded(files, self._params, **how)
 
     def forward(self, pixels: Sequence[npt.NDArray[np.uint8]]) -> Features:
         """Push images through, in batches; of `ExtractParams.storage`, shape (len(pixels), dimension)."""
-        started = time.perf_counter()
+        parts = []
         with self._computing:
-            parts = [
+            for batch in chunks(pixels, self.batch_size):
+                if self._together is None:  # kept: fresh memory would take longer than what is copied into it
+                    self._together = np.empty((self.batch_size, *batch[0].shape), np.uint8)
+                together = np.stack(batch, out=self._together[: len(batch)])
                 # channels last in memory, channels first by shape: what the fast kernels want
-                self._backbone(np.stack(batch).transpose(0, 3, 1, 2))
-                for batch in chunks(pixels, self.batch_size)
-            ]
+                parts.append(self._backbone(together.transpose(0, 3, 1, 2)))
         with np.errstate(over="ignore"):  # the store refuses what does not fit, by name
             features: Features = np.concatenate(parts).astype(self._params.storage, copy=False)
-        self.seconds["forward"] += time.perf_counter() - started
         return features
 
-    def _batches(self, rows: Iterator[_Row]) -> Iterator[tuple[list[RowKey], Features]]:
-        while batch := self._next_batch(rows):
-            yield [key for key, _ in batch], self.forward([pixels for _, pixels in batch])
+    def _begun(
+        self, parts: Iterable[Located], images: Iterator[Decoded], pool: ThreadPoolExecutor
+    ) -> Iterator[_Batch]:
+        """Collect batches, and have them pushed through; a part without any has one without rows."""
+        for part in parts:
+            rows = _rows(part, images)
+            first = [self._next_batch(rows)]
+            others = iter(functools.partial(self._next_batch, rows), [])
+            for batch in itertools.chain(first, others):
+                pixels = [pixels for _, pixels in batch]
+                features = pool.submit(self.forward, pixels) if pixels else None
+                yield _Batch(part, [key for key, _ in batch], features)
+
+    def _computed(self, batches: Iterator[_Batch]) -> Iterator[tuple[list[RowKey], Features]]:
+        for batch in batches:
+            if batch.features is not None:
+                started = time.perf_counter()
+                features = batch.features.result()
+                self.seconds["forward"] += time.perf_counter() - started
+                yield batch.keys, features
 
     def _next_batch(self, rows: Iterator[_Row]) -> list[_Row]:
         """Take rows until a batch is full: only the last is smaller."""
@@ -221,27 +243,15 @@ class Extractor:
 _Row = tuple[RowKey, npt.NDArray[np.uint8]]
 
 
-class _Located(NamedTuple):
-    """Images and their files, and those whose path leads nowhere."""
+class _Batch(NamedTuple):
+    """Rows of a part, under way; none where nothing of it could be read."""
 
-    wanted: list[Wanted]
-    files: list[Path]
-    failures: list[Failure]
-
-
-def _located(wanted: Sequence[Wanted], root: Path) -> _Located:
-    """Find the files of images; a path that leads out of the source is a failure."""
-    located = _Located([], [], [])
-    for each in wanted:
-        try:
-            located.files.append(image_file(each.image.path, root))
-            located.wanted.append(each)
-        except ManifestError as error:
-            located.failures.append(Failure(each.image.path, str(error)))
-    return located
+    part: Located
+    keys: list[RowKey]
+    features: Future[Features] | None
 
 
-def _rows(part: _Located, images: Iterator[Decoded]) -> Iterator[_Row]:
+def _rows(part: Located, images: Iterator[Decoded]) -> Iterator[_Row]:
     """Take the images of a part, and give their views one by one."""
     for (row, views), image in zip(part.wanted, images, strict=False):  # `images` goes on with the next part
         if image.views is not None and image.verdict.sha256 == row.sha256:
@@ -250,17 +260,14 @@ def _rows(part: _Located, images: Iterator[Decoded]) -> Iterator[_Row]:
             part.failures.append(Failure(row.path, image.verdict.reason or "changed_since_prepare"))
 
 
-def parts_of(todo: Sequence[Wanted], rows: int) -> list[list[Wanted]]:
-    """Cut images into parts of so many rows at most; the views of an image stay together."""
-    parts: list[list[Wanted]] = []
-    room = 0
-    for each in todo:
-        if room < len(each.views):
-            parts.append([])
-            room = rows
-        parts[-1].append(each)
-        room -= len(each.views)
-    return parts
+def _one_ahead(items: Iterable[Item]) -> Iterator[Item]:
+    """Give each item once the next has been taken."""
+    waiting: deque[Item] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > 1:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

@@ -17,7 +17,8 @@ from pipeline.console import counted, printable, progress
 from pipeline.errors import IdentityMismatch, MissingRows
 from pipeline.features.extract import counted_rows
 from pipeline.features.extraction import Extraction
-from pipeline.features.extractor import Execution, Failure, Wanted
+from pipeline.features.extractor import Execution
+from pipeline.features.lacking import Failure, Lacking
 from pipeline.features.quantised import QUANTISED
 from pipeline.features.store import FeatureStore
 from pipeline.workspace import Workspace
@@ -129,7 +130,7 @@ def _store(workspace: Workspace, extraction: Extraction, fresh: bool) -> tuple[F
 
 
 def _probed(
-    extraction: Extraction, todo: Sequence[Wanted], execution: Execution
+    extraction: Extraction, todo: Sequence[Lacking], execution: Execution
 ) -> tuple[float | None, int, list[Failure]]:
     """Rows a second over the first batches, how many images were tried, and which cannot be used.
 

@@ -22,9 +22,12 @@ from pipeline.params import ExtractParams
 DIMENSION = ARCHITECTURES[VGG16].dimension
 # Of a row of any network, or of what VGG16 makes of an image half-way: more are not to be believed.
 _LARGEST = 1 << 20
-#: Decoder family, and the operations between a file and the network, in order.
-DECODING = "pillow, upright, RGB"
-RESIZING = "pillow bilinear, antialiased"
+#: Decoder family, and the operations between a file and the network, in order, by `ExtractParams.decoder`.
+DECODING = {"pillow": "pillow, upright, RGB", "nvjpeg": "nvjpeg or else pillow, upright, RGB"}
+RESIZING = {
+    "pillow": "pillow bilinear, antialiased",
+    "nvjpeg": "torch or else pillow, bilinear, antialiased",
+}
 
 
 @dataclass(frozen=True)
@@ -160,8 +163,8 @@ def identity_of(params: ExtractParams, weights: Weights, quantised: Path | None 
         backbone=params.backbone,
         weights_sha256=weights.sha256,
         layer=architecture.layer,
-        decoding=DECODING,
-        resizing=RESIZING,
+        decoding=DECODING[params.decoder],
+        resizing=RESIZING[params.decoder],
         resize=params.resize,
         image_size=params.image_size,
         mean=weights.mean,

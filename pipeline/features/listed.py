@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.dataset.manifest_keys import Characters, ManifestKeys
 from pipeline.digests import CHARACTERS
-from pipeline.features.extractor import Wanted
+from pipeline.features.lacking import Lacking
 from pipeline.features.prints import of_view
 from pipeline.features.store import FeatureStore
 
@@ -63,7 +63,7 @@ class Listed:
         keys = ManifestKeys.read(manifest_file, each)
         return cls(keys, tuple(views), digest.hexdigest())
 
-    def lacking(self, store: FeatureStore | None) -> list[Wanted]:
+    def lacking(self, store: FeatureStore | None) -> list[Lacking]:
         """Return images with the views that are not stored, in manifest order, one for each set of copies."""
         held = np.zeros((len(self.keys), len(self.views)), bool)
         if store is not None:
@@ -73,8 +73,8 @@ class Listed:
                     prints[:, 1] ^= of_view(view)
                     held[start : start + _AT_ONCE, number] = store.holds(prints)
         numbers = np.flatnonzero(~held.all(axis=1))
-        wanted: dict[str, Wanted] = {}
+        wanted: dict[str, Lacking] = {}
         for image, there in zip(self.keys.rows(numbers.tolist()), held[numbers].tolist(), strict=True):
             views = tuple(view for view, has in zip(self.views, there, strict=True) if not has)
-            wanted.setdefault(image.sha256, Wanted(image, views))
+            wanted.setdefault(image.sha256, Lacking(image, views))
         return list(wanted.values())

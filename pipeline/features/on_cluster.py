@@ -21,8 +21,9 @@ from pipeline.console import counted, note, printable, warn
 from pipeline.dataset.manifest import ImageRow
 from pipeline.errors import ClusterError, IdentityMismatch
 from pipeline.features.extraction import Extraction, require_source
-from pipeline.features.extractor import Execution, Extractor, Failure, Wanted
+from pipeline.features.extractor import Execution, Extractor
 from pipeline.features.identity import Identity, identity_of
+from pipeline.features.lacking import Failure, Lacking
 from pipeline.features.shards import NOT_COMPUTED, Shard, ShardMaker
 from pipeline.features.store import FeatureStore
 from pipeline.features.weights import Weights, resolve_weights
@@ -103,7 +104,7 @@ class OnCluster:
         self,
         extraction: Extraction,
         store: FeatureStore,
-        parts: Sequence[Sequence[Wanted]],
+        parts: Sequence[Sequence[Lacking]],
         advance: Callable[[int], object],
     ) -> Generator[Shard, None, None]:
         """Make shards, in the order in which they are finished; of one that is given up all images failed."""
@@ -138,16 +139,16 @@ class OnCluster:
         )
 
 
-def pack(part: Sequence[Wanted]) -> bytes:
+def pack(part: Sequence[Lacking]) -> bytes:
     """Return what a worker has to know of images; small, as schedulers keep their last thousand messages."""
     told = [(image.path, image.sha256, views) for image, views in part]
     return zlib.compress(json.dumps(told).encode(), level=1)
 
 
-def unpack(packed: bytes) -> list[Wanted]:
+def unpack(packed: bytes) -> list[Lacking]:
     """Return the images of `pack`, by path and digest."""
     return [
-        Wanted(ImageRow(path, "", "", "", sha256, 0, 0, 0, "ok", ""), tuple(views))
+        Lacking(ImageRow(path, "", "", "", sha256, 0, 0, 0, "ok", ""), tuple(views))
         for path, sha256, views in json.loads(zlib.decompress(packed))
     ]
 

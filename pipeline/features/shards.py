@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Protocol
 
 from pipeline.features.extraction import Extraction
-from pipeline.features.extractor import Execution, Extractor, Failure, Wanted
+from pipeline.features.extractor import Execution, Extractor
+from pipeline.features.lacking import Failure, Lacking
 from pipeline.features.shard_writer import ShardWriter, rows_in_shard
 from pipeline.features.store import FeatureStore
 from pipeline.views import VIEWS
@@ -69,7 +70,7 @@ class ShardMaker:
         return {**self._extractor.seconds, "write": self._write_seconds}
 
     def make(
-        self, parts: Iterable[Sequence[Wanted]], advance: Callable[[int], object] = lambda rows: None
+        self, parts: Iterable[Sequence[Lacking]], advance: Callable[[int], object] = lambda rows: None
     ) -> Generator[Shard, None, None]:
         """Make one shard of each part of the images.
 
@@ -77,7 +78,7 @@ class ShardMaker:
 
         Parameters
         ----------
-        parts : iterable of sequence of Wanted
+        parts : iterable of sequence of Lacking
             Of no more rows each than a shard has (`rows_in_shard`), or those of one image.
         advance : callable, optional
             Called with the number of rows just computed.
@@ -134,7 +135,7 @@ class Engine(Protocol):
         self,
         extraction: Extraction,
         store: FeatureStore,
-        parts: Sequence[Sequence[Wanted]],
+        parts: Sequence[Sequence[Lacking]],
         advance: Callable[[int], object],
     ) -> Generator[Shard, None, None]:
         """Make one shard of each part of the images, in any order; see `ShardMaker.make`."""
@@ -166,7 +167,7 @@ class ThisMachine:
         self,
         extraction: Extraction,
         store: FeatureStore,
-        parts: Sequence[Sequence[Wanted]],
+        parts: Sequence[Sequence[Lacking]],
         advance: Callable[[int], object],
     ) -> Generator[Shard, None, None]:
         """Make shards, in the order of the parts."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,8 @@ from torchvision.models import vgg16
 from pipeline.architectures import VGG16, architecture_of
 from pipeline.console import note
 from pipeline.errors import DeviceError
+from pipeline.features.backbone import CPU_BFLOAT16
+from pipeline.features.torch_fused import fused
 from pipeline.features.weights import Weights, load_weights
 
 # A CPU's caches hold the activations of a few images: 4 at once were a tenth faster than 16. CUDA
@@ -44,6 +47,8 @@ class TorchBackbone:
         Of the network, to be run in its place, from normalised images to rows.
     dimension : int, optional
         Columns of these rows; needed with `part`.
+    storage : {"float32", "float16"}
+        Type of the rows that are returned. Rounded on the device, they cost half the way back.
 
     Raises
     ------
@@ -58,14 +63,18 @@ class TorchBackbone:
         device: torch.device,
         part: torch.nn.Sequential | None = None,
         dimension: int = 0,
+        storage: str = "float32",
     ) -> None:
         self._device = device
         self._dtype = forward_dtype(precision, device)
+        self._stored: torch.dtype = getattr(torch, storage)
         self._dimension = dimension if part else architecture_of(weights.backbone).dimension
         self._network = part or load_network(weights)
         try:
             # channels last: a third faster here on CPU, and what tensor cores want
             self._network.to(device, self._dtype).to(memory_format=torch.channels_last)
+            if device.type == "cuda" and self._dtype != torch.float32 and torch.version.cuda:
+                self._network = fused(self._network)
             self._mean = torch.tensor(weights.mean, device=device).view(1, 3, 1, 1)
             self._std = torch.tensor(weights.std, device=device).view(1, 3, 1, 1)
         except torch.OutOfMemoryError as error:
@@ -88,11 +97,11 @@ class TorchBackbone:
         }
 
     @torch.inference_mode()
-    def __call__(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def __call__(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.floating[Any]]:
         """Push images through; see `Backbone`."""
         rows = torch.from_numpy(np.require(pixels, requirements="W"))  # torch wants what it may write
         pinned = self._device.type == "cuda"
-        features = torch.empty((len(rows), self._dimension), dtype=self._dtype, pin_memory=pinned)
+        features = torch.empty((len(rows), self._dimension), dtype=self._stored, pin_memory=pinned)
         start = 0
         while start < len(rows):
             piece = slice(start, min(start + self._largest_piece, len(rows)))
@@ -103,18 +112,21 @@ class TorchBackbone:
             else:
                 start = piece.stop
         self._wait()
-        return features.to(torch.float32).numpy()
+        return features.numpy()
 
-    def _begin(self, rows: torch.Tensor, features: torch.Tensor) -> None:
-        """Push rows through. On CUDA this returns at once, and `_wait` waits for the result."""
-        if self._device.type != "cuda":
-            features.copy_(self._forward(rows.to(self._device)))
-            return
-        with torch.cuda.stream(next(self._streams)):
-            on_device = rows.pin_memory().to(self._device, non_blocking=True)
-            features.copy_(self._forward(on_device), non_blocking=True)
+    @torch.inference_mode()
+    def on_device(self, rows: torch.Tensor) -> torch.Tensor:
+        """Push images through that lie on the device, all at once.
 
-    def _forward(self, rows: torch.Tensor) -> torch.Tensor:
+        Parameters
+        ----------
+        rows : torch.Tensor of uint8, shape (n, 3, height, width)
+
+        Returns
+        -------
+        torch.Tensor of the type of `storage`, shape (n, dimension)
+            On the device. On CUDA it may still be under way.
+        """
         # A batch of one takes other CPU kernels, which round differently: it goes as a pair.
         count = len(rows)
         if count == 1 and self._device.type == "cpu":
@@ -124,7 +136,16 @@ class TorchBackbone:
         # deterministic kernels, and float32 that is float32: cuDNN takes TF32 by default
         with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
             result: torch.Tensor = self._network(inputs)[:count]
-        return result
+        return result.to(self._stored)
+
+    def _begin(self, rows: torch.Tensor, features: torch.Tensor) -> None:
+        """Push rows through. On CUDA this returns at once, and `_wait` waits for the result."""
+        if self._device.type != "cuda":
+            features.copy_(self.on_device(rows.to(self._device)))
+            return
+        with torch.cuda.stream(next(self._streams)):
+            on_device = rows.pin_memory().to(self._device, non_blocking=True)
+            features.copy_(self.on_device(on_device), non_blocking=True)
 
     def _wait(self) -> None:
         if self._device.type == "cuda":
@@ -217,4 +238,4 @@ def forward_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 def _cpu_has_bfloat16() -> bool:
     capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+    return any(capabilities.get(name, False) for name in CPU_BFLOAT16)

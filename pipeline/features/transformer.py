@@ -1,43 +1,39 @@
-"""VGG16's features as a scikit-learn transformer: images in, rows out, kept in a store if one is named.
+"""A network's features as a scikit-learn transformer: images in, rows out, kept in a store if one is named.
 
-Owns the way from whatever names or holds an image to its row. How features are computed and stored is the
-extractor's and the store's business.
+Owns which rows are computed, and which are read. How features are computed and stored is the extractor's and
+the store's business.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
+from pipeline.architectures import architecture_of
 from pipeline.console import counted, printable
-from pipeline.dataset.examiner import look_at
 from pipeline.errors import ParamsError, SourceError
 from pipeline.features.description import is_store
 from pipeline.features.extractor import Execution, Extractor
-from pipeline.features.identity import DIMENSION, Identity, identity_of
+from pipeline.features.given_images import Given, keys_of, pixels_of
+from pipeline.features.identity import Identity, identity_of
 from pipeline.features.shard_writer import ShardWriter
 from pipeline.features.store import Features, FeatureStore, RowKey
-from pipeline.features.transforms import to_pixels
 from pipeline.features.weights import resolve_weights
 from pipeline.params import ExtractParams
 from pipeline.typed import build
 from pipeline.workspace import Workspace
 
-_Image = Path | npt.NDArray[np.uint8]
 
-
-class VGG16Features(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """The 25,088 numbers behind VGG16's ``avgpool``, of image files or of decoded images.
+class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """What a pretrained network makes of image files or of decoded images, before its last layer.
 
     It learns nothing: `fit` only checks the parameters. What `store` holds is not computed again, and what
     is computed is kept there; one process at a time writes a store, so transform all images once before a
@@ -45,8 +41,10 @@ class VGG16Features(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
 
     Parameters
     ----------
-    weights : str, default "oxford"
-        As ``extract.weights`` of ``params.yaml``; a relative path starts at the current folder.
+    backbone : str
+        As ``extract.backbone`` of ``params.yaml``: one of torchvision's classifiers.
+    weights : str, default "DEFAULT"
+        As ``extract.weights``; a relative path starts at the current folder.
     precision : {"half", "float32"}, default "half"
         Precision class of the forward pass.
     resize, image_size : int, default 256 and 224
@@ -61,17 +59,22 @@ class VGG16Features(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
     batch_size, workers : int or None, default None
         Images pushed through at once, and processes that decode; None for what is fast.
 
+    See Also
+    --------
+    VGG16Features : the same of the pipeline's default network.
+
     Examples
     --------
     >>> from sklearn.linear_model import LogisticRegression
     >>> from sklearn.pipeline import make_pipeline
-    >>> classifier = make_pipeline(VGG16Features(store="features"), LogisticRegression(C=1e-4))
+    >>> classifier = make_pipeline(BackboneFeatures("resnet50", store="features"), LogisticRegression())
     >>> classifier.fit(["cat.jpg", "dog.jpg"], ["cat", "dog"])  # doctest: +SKIP
     """
 
     def __init__(
         self,
-        weights: str = "oxford",
+        backbone: str,
+        weights: str = "DEFAULT",
         precision: str = "half",
         resize: int = 256,
         image_size: int = 224,
@@ -81,6 +84,7 @@ class VGG16Features(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         batch_size: int | None = None,
         workers: int | None = None,
     ) -> None:
+        self.backbone = backbone
         self.weights = weights
         self.precision = precision
         self.resize = resize
@@ -91,7 +95,7 @@ class VGG16Features(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         self.batch_size = batch_size
         self.workers = workers
 
-    def fit(self, X: Any, y: Any = None) -> VGG16Features:
+    def fit(self, X: Any, y: Any = None) -> Self:
         """Check the parameters; the images are not looked at.
 
         Raises
@@ -112,7 +116,7 @@ class VGG16Features(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
 
         Returns
         -------
-        ndarray of float32, shape (n, 25088)
+        ndarray of float32, shape (n, features)
             A row depends on its image only.
 
         Raises
@@ -129,19 +133,19 @@ class VGG16Features(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             The network cannot be set up.
         """
         params = self._params()
-        weights = resolve_weights(params.weights, Path())
-        images = _images(X)
-        keys, failures = _keys(images)
+        weights = resolve_weights(params.weights, Path(), params.backbone)
+        images = self._images(X)
+        keys, failures = keys_of(images)
         store = self._opened(identity_of(params, weights))
         stored = store.holds(list(keys.values())).tolist() if store else [False] * len(keys)
         todo = {  # one of each set of copies
             key: place for (place, key), there in zip(keys.items(), stored, strict=True) if not there
         }
-        rows = np.empty((len(images), DIMENSION), np.float32)
+        rows = np.empty((len(images), self._n_features_out), np.float32)
         if todo:
             execution = Execution(self.device, batch_size=self.batch_size, workers=self.workers)
             extractor = Extractor(params, weights, execution)
-            pixels = _pixels(
+            pixels = pixels_of(
                 extractor, params, {place: images[place] for place in todo.values()}, keys, failures
             )
             with _keeping(store, extractor.made_with) as keep, contextlib.closing(pixels):
@@ -149,7 +153,7 @@ class VGG16Features(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
                     features = extractor.forward(list(batch.values()))
                     rows[list(batch)] = features
                     keep([keys[place] for place in batch], features)
-        _refuse(failures, len(images))
+        self._refuse(failures, len(images))
         known = [place for place, key in keys.items() if key not in todo]
         if store and known:
             rows[known] = store.read([keys[place] for place in known])
@@ -160,7 +164,7 @@ class VGG16Features(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
     @property
     def _n_features_out(self) -> int:
         """How many names `get_feature_names_out` gives."""
-        return DIMENSION
+        return architecture_of(self.backbone).dimension
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
@@ -172,19 +176,24 @@ class VGG16Features(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         tags.input_tags.string = True
         return tags
 
+    @property
+    def _name(self) -> str:
+        """For messages."""
+        return type(self).__name__
+
     def _params(self) -> ExtractParams:
-        names = ("weights", "precision", "resize", "image_size", "storage")
+        names = ("backbone", "weights", "precision", "resize", "image_size", "storage")
         params: ExtractParams = build(
-            ExtractParams, {name: getattr(self, name) for name in names}, "VGG16Features"
+            ExtractParams, {name: getattr(self, name) for name in names}, self._name
         )
         if params.precision == "int8":
             raise ParamsError(
-                "VGG16Features.precision: int8 needs a network that is drawn from training images. Give half "
+                f"{self._name}.precision: int8 needs a network that is drawn from training images. Give half "
                 "or float32; `pipeline extract` computes in int8."
             )
         if self.store is not None and ((root := Path(self.store).expanduser()) / "params.yaml").is_file():
             raise ParamsError(
-                f"VGG16Features.store: {root} is a workspace: its store is {Workspace(root).store_folder}."
+                f"{self._name}.store: {root} is a workspace: its store is {Workspace(root).store_folder}."
             )
         return params
 
@@ -198,67 +207,36 @@ class VGG16Features(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         store.identity.require(
             identity,
             f"the features in {folder}",
-            "what VGG16Features asks for",
+            f"what {self._name} asks for",
             "Name another folder as its store.",
         )
         return store
 
+    def _images(self, X: Any) -> list[Given]:
+        """Take each item for a file or an image."""
+        if isinstance(X, str | os.PathLike):
+            raise TypeError(f"{self._name}: expected a sequence of images, found a single one. Give [{X!r}].")
+        images: list[Given] = []
+        for place, item in enumerate(X):
+            if isinstance(item, str | os.PathLike):
+                images.append(Path(item).expanduser())
+                continue
+            array = np.asarray(item)
+            if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
+                raise ValueError(
+                    f"{self._name}: item {place} is no path, and no image of type uint8 and shape "
+                    f"(height, width, 3): {type(item).__name__} of {array.dtype}{array.shape}."
+                )
+            images.append(array)
+        return images
 
-def _images(X: Any) -> list[_Image]:
-    """Take each item for a file or an image."""
-    if isinstance(X, str | os.PathLike):
-        raise TypeError(f"VGG16Features: expected a sequence of images, found a single one. Give [{X!r}].")
-    images: list[_Image] = []
-    for place, item in enumerate(X):
-        if isinstance(item, str | os.PathLike):
-            images.append(Path(item).expanduser())
-            continue
-        array = np.asarray(item)
-        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
-            raise ValueError(
-                f"VGG16Features: item {place} is no path, and no image of type uint8 and shape "
-                f"(height, width, 3): {type(item).__name__} of {array.dtype}{array.shape}."
+    def _refuse(self, failures: Mapping[int, str], count: int) -> None:
+        if failures:
+            first = failures[min(failures)]
+            raise SourceError(
+                f"{self._name}: {len(failures)} of {counted(count, 'image')} could not be used "
+                f"(first: {printable(first)}). Leave out what cannot be used."
             )
-        images.append(array)
-    return images
-
-
-def _keys(images: Sequence[_Image]) -> tuple[dict[int, RowKey], dict[int, str]]:
-    """Return the keys of images by their places, and why those have none that cannot be read."""
-    keys, failures = {}, {}
-    for place, image in enumerate(images):
-        if isinstance(image, Path):
-            verdict, _ = look_at(image, decode_too=False)
-            if verdict.reason:
-                reason = "no such file" if verdict.reason == "vanished" else verdict.reason
-                failures[place] = f"{image}: {reason}"
-            else:
-                keys[place] = RowKey(verdict.sha256)
-        else:  # no file has these bytes: with such a beginning it is no image
-            digest = hashlib.sha256(f"pixels {image.shape}\n".encode())
-            digest.update(np.ascontiguousarray(image).data)
-            keys[place] = RowKey(digest.hexdigest())
-    return keys, failures
-
-
-def _pixels(
-    extractor: Extractor,
-    params: ExtractParams,
-    images: Mapping[int, _Image],
-    keys: Mapping[int, RowKey],
-    failures: dict[int, str],
-) -> Generator[tuple[int, npt.NDArray[np.uint8]], None, None]:
-    """Resize and crop images; a file that cannot be decoded becomes a failure."""
-    files = {place: image for place, image in images.items() if isinstance(image, Path)}
-    with contextlib.closing(extractor.decoded(files.values())) as decoded:
-        for (place, file), image in zip(files.items(), decoded, strict=True):
-            if image.pixels is not None and image.verdict.sha256 == keys[place].sha256:
-                yield place, image.pixels
-            else:
-                failures[place] = f"{file}: {image.verdict.reason or 'changed_while_read'}"
-    for place, array in images.items():
-        if not isinstance(array, Path):
-            yield place, np.asarray(to_pixels(Image.fromarray(array), params.resize, params.image_size))
 
 
 @contextlib.contextmanager
@@ -271,12 +249,3 @@ def _keeping(
     else:
         with store.writing(), ShardWriter(store, made_with) as writer:
             yield writer.add
-
-
-def _refuse(failures: Mapping[int, str], count: int) -> None:
-    if failures:
-        first = failures[min(failures)]
-        raise SourceError(
-            f"VGG16Features: {len(failures)} of {counted(count, 'image')} could not be used "
-            f"(first: {printable(first)}). Leave out what cannot be used."
-        )

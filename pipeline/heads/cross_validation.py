@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pipeline import gpu
 from pipeline.heads.derived import Rows as Features
 from pipeline.heads.derived import Standardization
 from pipeline.heads.factor import Factor, Float64
@@ -90,6 +91,8 @@ class CrossValidation:
         Heads fitted at a time, of those that are fitted one by one; None for one a processor.
     factor_of : callable, optional
         Gives the factor of all rows where they are not standardised, such as one that was made before.
+    device : {"cpu", "auto", "cuda"}
+        Where the products with rows too many to be factored are computed.
     stored : StoredMatrix, optional
         Where the workers of joblib's backend find the rows, if they are not to be sent them.
     """
@@ -101,6 +104,7 @@ class CrossValidation:
     memory: Memory
     jobs: int | None = None
     factor_of: Callable[[Gram], Factor] = lambda gram: gram.factor
+    device: str = "cpu"
     stored: StoredMatrix | None = None
     _grams: dict[bytes, Gram] = field(default_factory=dict, init=False, repr=False)
 
@@ -182,7 +186,14 @@ class CrossValidation:
                 factor = gram.factor if self.standardize else self.factor_of(gram)
                 yield Rows.of_factor(factor, np.float32), those
             else:
-                yield PlainRows.of(self._scaled_by(train)), those
+                yield self._plain(self._scaled_by(train)), those
+
+    def _plain(self, X: Features) -> PlainRows:
+        if self.device == "cpu" or (self.device == "auto" and not gpu.may_be_here()):
+            return PlainRows.of(X)
+        from pipeline.heads.torch_plain_rows import plain_rows_on
+
+        return plain_rows_on(self.device, X)
 
     def _from_products(
         self, heads: Sequence[Precomputed], folds: Sequence[Fold]

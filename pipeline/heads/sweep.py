@@ -61,7 +61,7 @@ class Space:
     trust: bool = False
 
     def derivations(self, dimension: int, *, several_views: bool = False) -> list[Derivation]:
-        """Return all of them, those with fewer columns first: they are quick, and often as good.
+        """Return all of them, those with fewer rows and columns first: they are quick, and often as good.
 
         Parameters
         ----------
@@ -83,7 +83,7 @@ class Space:
             for normal in self.normalizations
             for use in views
         ]
-        return sorted(found, key=lambda derivation: derivation.columns(dimension))
+        return sorted(found, key=lambda each: (each.views == "stack", each.columns(dimension)))
 
     def holds(self, line: Line) -> bool:
         """Say whether a line is one of those that are tried."""
@@ -114,6 +114,7 @@ def sweep(
     nested: bool = False,
     jobs: int | None = None,
     memory: int | None = None,
+    device: str = "auto",
     cluster: Cluster | None = None,
 ) -> Leaderboard:
     """Cross-validate all of a space, and keep the leaderboard in ``reports/sweep.json``.
@@ -135,6 +136,8 @@ def sweep(
         See `CrossValidation`.
     memory : int, optional
         See `LabelledFeatures.open`.
+    device : {"auto", "cpu", "cuda"}
+        See `CrossValidation`; ``auto`` takes CUDA where it is there.
     cluster : Cluster, optional
         Whose workers fit the heads that are fitted one by one. They read the features themselves.
 
@@ -189,6 +192,7 @@ def sweep(
                 memory=features.memory.shared(1 + len(parts.inner)),
                 jobs=jobs,
                 factor_of=_factors(workspace, features, matrix, derivation),
+                device=device,
                 stored=StoredMatrix(workspace.root.absolute(), derivation, matrix.digest, memory)
                 if cluster
                 else None,

@@ -31,6 +31,7 @@ from pipeline.heads.recipe import FIT_ERRORS, Recipe, one_line
 from pipeline.heads.registry import import_module_of
 from pipeline.heads.settings import check_promises, free_name, settings_of
 from pipeline.params import HeadParams
+from pipeline.times import keep_training
 from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -172,6 +173,7 @@ def train(
         model = replace(model, metrics=_metrics(model, features, rows))
     folder = workspace.model_folder(name)
     model_folder.save(folder, model, trust=trust)
+    keep_training(workspace, name, folder / model_folder.DESCRIPTION, round(seconds, 3))
     return TrainReport(
         name,
         settings.estimator,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.features.extractor import Execution
 from pipeline.features.lock import locked
@@ -22,7 +22,7 @@ from pipeline.networks.checkpoint import Checkpoint
 from pipeline.networks.finetune_task import Task, task_of
 from pipeline.networks.model_extractor import BACKBONE, backbone_bytes, features_of
 from pipeline.networks.options import FinetuneOptions
-from pipeline.networks.trained import NetworkReport, metrics_of, model_of
+from pipeline.networks.trained import NetworkReport, metrics_of, model_of, saved
 from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -97,19 +97,19 @@ def finetune(
         checkpoint = Checkpoint(folder / "checkpoint.safetensors", settings)
         if fresh:
             checkpoint.file.unlink(missing_ok=True)
-        network, course, circumstances = tuned(workspace, task, checkpoint)
-        model = _model(task, network, course, circumstances)
+        network, course, device = tuned(workspace, task, checkpoint)
+        model = _model(task, network, course, device)
         write_atomically(folder / BACKBONE, model.extras[BACKBONE])
         features = features_of(
             workspace, task.name, model, "val", folder=folder, execution=replace(execution, batch_size=None)
         )
         model = replace(model, metrics=metrics_of(model, features.matrix("val").X, task.val.y))
-        model_folder.save(workspace.model_folder(task.name), model)
+        report = saved(workspace, model, course)
         shutil.rmtree(folder)
-    return NetworkReport.of(model, workspace.model_folder(task.name))
+    return report
 
 
-def _model(task: Task, network: Network, course: Course, circumstances: dict[str, Any]) -> Model:
+def _model(task: Task, network: Network, course: Course, device: str) -> Model:
     """Put head and network together."""
     from pipeline.heads.torch_head import TorchLinear
 
@@ -129,7 +129,7 @@ def _model(task: Task, network: Network, course: Course, circumstances: dict[str
         "head": task.head,
         "base_weights_sha256": task.extraction.weights.sha256,
         **asdict(options),
-        **circumstances,
+        "device": device,
     }
     model = model_of(task.name, head, network.head.layer(), course, identity, task.train, training)
     return replace(model, extras={BACKBONE: backbone_bytes(state, identity)})

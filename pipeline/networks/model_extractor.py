@@ -6,19 +6,21 @@ Owns that question, and the file of a fine-tuned network. A model that brings it
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.dataset.manifest import read_manifest
 from pipeline.dataset.sources import source_root
 from pipeline.features.extractor import Execution, Extractor
-from pipeline.features.identity import Identity, identity_of
+from pipeline.features.identity import DECODING, Identity, identity_of
 from pipeline.features.normalisation import normalisation_note
 from pipeline.features.quantised import QUANTISED
 from pipeline.features.state import State
 from pipeline.features.weights import Weights, resolve_weights
 from pipeline.heads.matrix import LabelledFeatures
 from pipeline.heads.model import Model
+from pipeline.networks.blocks import CUTS, Cut
+from pipeline.networks.prefixes import go_on, prefix_identity
 from pipeline.networks.stores import fill, opened
 from pipeline.params import ExtractParams, Split, read_params
 from pipeline.typed import build
@@ -111,6 +113,9 @@ def features_of(
 ) -> LabelledFeatures:
     """Open the features that a model wants, of splits; those of a fine-tuned network are computed on demand.
 
+    Where the outputs of its frozen blocks are stored, these are gone on from; other images are pushed through
+    the whole network. Both are of the identity's precision class, and alike within it.
+
     Parameters
     ----------
     workspace : Workspace
@@ -140,8 +145,17 @@ def features_of(
     store = opened(workspace.finetuned_store(name), asked.identity)
     images = [image for image in manifest.usable if image.split in splits]
     root = source_root(params.dataset.source, workspace)
+    if cut := _cut_of(model):
+        base = replace(model.identity, weights_sha256=model.training["base_weights_sha256"])
+        go_on(workspace, cut, prefix_identity(base, cut), asked.weights, execution, images, store)
     fill(store, images, root, lambda: asked.extractor(execution), "extract")
     return LabelledFeatures.of(workspace, params, manifest, store)
+
+
+def _cut_of(model: Model) -> Cut | None:
+    """Return the place from which on a network was fine-tuned, if there is a part before it."""
+    cut = CUTS.get(model.training.get("unfreeze", ""))
+    return cut if cut and cut.has_prefix else None
 
 
 def extract_params(identity: Identity, weights: str) -> ExtractParams:
@@ -154,7 +168,10 @@ def extract_params(identity: Identity, weights: str) -> ExtractParams:
     """
     names = ("backbone", "precision", "resize", "image_size", "storage")
     values = {name: getattr(identity, name) for name in names}
-    params: ExtractParams = build(ExtractParams, {**values, "weights": weights}, "identity")
+    decoder = next((name for name, text in DECODING.items() if text == identity.decoding), "pillow")
+    params: ExtractParams = build(
+        ExtractParams, {**values, "weights": weights, "decoder": decoder}, "identity"
+    )
     return params
 
 

@@ -14,8 +14,9 @@ from pipeline.dataset.manifest import ImageRow, Manifest
 from pipeline.errors import SourceError, SourceMissing, StoreError
 from pipeline.features.description import is_store
 from pipeline.features.extract import missing_rows
-from pipeline.features.extractor import Extractor, Failure, parts_of
+from pipeline.features.extractor import Extractor
 from pipeline.features.identity import Identity
+from pipeline.features.lacking import Failure, parts_of
 from pipeline.features.shard_writer import rows_in_shard
 from pipeline.features.shards import ShardMaker
 from pipeline.features.store import FeatureStore, clear
@@ -43,7 +44,7 @@ def fill(
     root: Path,
     extractor: Callable[[], Extractor],
     label: str,
-) -> None:
+) -> int:
     """Compute and store the rows that are missing; shards that are damaged are set aside, and made again.
 
     Parameters
@@ -58,6 +59,11 @@ def fill(
     label : str
         Of the progress.
 
+    Returns
+    -------
+    int
+        How many rows were computed.
+
     Raises
     ------
     StoreLocked
@@ -70,13 +76,13 @@ def fill(
     wanted = Manifest(tuple(images))
     damaged = any(store.format.fault(path) for path in store.shards())
     if not (damaged or missing_rows(wanted, store)):
-        return
+        return 0
     with store.writing():
         for path in store.set_aside_damaged() if damaged else ():
             warn(f"{printable(str(path))}: a damaged shard, set aside; its rows are made again")
         todo = missing_rows(wanted, store)
         if not todo:
-            return
+            return 0
         if not root.is_dir():
             raise SourceMissing(
                 f"{printable(str(root))}: the folder of the images is not there, and {len(todo)} of them are "
@@ -97,3 +103,4 @@ def fill(
             f"{len(failures)} of {counted(len(todo), 'image')} could not be read again (first: {first}). "
             f"Run `pipeline prepare --rehash`, which looks at every image anew."
         )
+    return len(todo)

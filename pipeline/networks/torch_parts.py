@@ -10,13 +10,20 @@ from collections import OrderedDict
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
+import torchvision
 
 from pipeline.features.state import State
 from pipeline.features.torch_backbone import TorchBackbone, load_network
 from pipeline.features.weights import Weights
 from pipeline.heads.linear_layer import LinearLayer
 from pipeline.networks.blocks import Cut
+from pipeline.networks.torch_learner import exact_kernels
+
+# Images whose activations are held at once: a CPU's caches hold no more.
+_PIECE = {"cpu": 8}
+_LARGER_PIECE = 64
 
 
 class Head(torch.nn.Module):
@@ -107,3 +114,44 @@ def frozen_part(
     [features, *_] = load_network(weights)
     part = torch.nn.Sequential(*list(features.children())[: cut.start], torch.nn.Flatten())
     return TorchBackbone(weights, precision, device, part, dimension)
+
+
+class Tail:
+    """The layers from a cut on, in float32: from what goes in there to features.
+
+    Parameters
+    ----------
+    weights : Weights
+    cut : Cut
+    image_size : int
+    device : torch.device
+
+    Attributes
+    ----------
+    made_with : dict of str to str
+        Device and versions, to be recorded with the features.
+    """
+
+    def __init__(self, weights: Weights, cut: Cut, image_size: int, device: torch.device) -> None:
+        features, *rest = load_network(weights)
+        self._layers = torch.nn.Sequential(*list(features.children())[cut.start :], *rest).to(device)
+        self._device, self._shape = device, cut.shape(image_size)
+        self._piece = _PIECE.get(device.type, _LARGER_PIECE)
+        self.made_with = {
+            "device": device.type,
+            "backend": "torch",
+            "computed_in": f"float32 from {cut.layer} on",
+            "torch": str(torch.__version__),
+            "torchvision": str(torchvision.__version__),
+        }
+
+    @torch.inference_mode()
+    def __call__(self, rows: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
+        """Push rows through, shape (n, numbers of an image); returns features, shape (n, dimension)."""
+        with exact_kernels():
+            pieces = [
+                self._layers(piece.to(self._device, torch.float32).view(-1, *self._shape)).cpu()
+                for piece in torch.split(torch.from_numpy(rows), self._piece)
+            ]
+        features: npt.NDArray[np.float32] = torch.cat(pieces).numpy()
+        return features

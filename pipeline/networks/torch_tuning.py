@@ -6,23 +6,19 @@ Owns how a fine-tuning is set up. Epochs, checkpoints and what is kept are `torc
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, Literal
 
 import torch
 
-from pipeline.features.extractor import Extractor
 from pipeline.features.torch_backbone import choose_device
 from pipeline.heads.labelled_rows import LabelledRows
 from pipeline.heads.torch_rows import norms
 from pipeline.networks.checkpoint import Checkpoint
 from pipeline.networks.finetune_task import Task
 from pipeline.networks.inputs import HeldInputs, ImageInputs, Inputs
-from pipeline.networks.stores import fill, opened
+from pipeline.networks.prefixes import filled_prefix, frozen_extractor
 from pipeline.networks.torch_learner import Learner
-from pipeline.networks.torch_parts import Head, Network, frozen_part, learning_part
+from pipeline.networks.torch_parts import Head, Network, learning_part
 from pipeline.networks.torch_training import Course, Labelled, Plan, Watch, learn
 from pipeline.networks.trained import teller
 from pipeline.workspace import Workspace
@@ -31,7 +27,7 @@ from pipeline.workspace import Workspace
 _PIECE = 8
 
 
-def tuned(workspace: Workspace, task: Task, checkpoint: Checkpoint) -> tuple[Network, Course, dict[str, Any]]:
+def tuned(workspace: Workspace, task: Task, checkpoint: Checkpoint) -> tuple[Network, Course, str]:
     """Train the part that learns.
 
     Parameters
@@ -45,7 +41,7 @@ def tuned(workspace: Workspace, task: Task, checkpoint: Checkpoint) -> tuple[Net
     Returns
     -------
     tuple
-        The network, how that went, and what else is to be written down of it.
+        The network, how that went, and the kind of device that it was done on.
     """
     options = task.options
     device = choose_device(task.execution.device)
@@ -54,9 +50,7 @@ def tuned(workspace: Workspace, task: Task, checkpoint: Checkpoint) -> tuple[Net
     head = Head(scale, len(task.train.classes), task.features.identity.dimension)
     head.start_from(task.layer)
     network = Network(learning_part(task.extraction.weights, task.cut), head)
-    started = time.perf_counter()
-    train, val = _inputs(workspace, task, device)
-    prefix_seconds = time.perf_counter() - started
+    train, val = _inputs(workspace, task)
     learner = _learner(network, task, device, options.head_learning_rate / (scale * absolute_sum + 1))
     course = learn(
         learner,
@@ -68,35 +62,26 @@ def tuned(workspace: Workspace, task: Task, checkpoint: Checkpoint) -> tuple[Net
         checkpoint,
         Watch(epoch=teller(1)),
     )
-    return network, course, {"device": device.type, "prefix_seconds": round(prefix_seconds, 2)}
+    return network, course, device.type
 
 
-def _inputs(workspace: Workspace, task: Task, device: torch.device) -> tuple[Inputs, Inputs]:
+def _inputs(workspace: Workspace, task: Task) -> tuple[Inputs, Inputs]:
     """Return what the part that learns is given for the training and the validation images."""
     extraction, cut = task.extraction, task.cut
-    dimension = cut.dimension(extraction.params.image_size)
-    precision = extraction.params.precision if cut.has_prefix else "float32"
-
-    def frozen(storage: Literal["float16", "float32"]) -> Extractor:
-        part = frozen_part(extraction.weights, cut, precision, device, dimension)
-        return Extractor(
-            replace(extraction.params, storage=storage), extraction.weights, task.execution, backbone=part
-        )
-
     if not (task.options.prefix and cut.has_prefix):
-        extractor = frozen("float32")
+        extractor = frozen_extractor(extraction, cut, task.execution, "float32")
         return (
             ImageInputs(task.train.images, extraction.root, extractor),
             ImageInputs(task.val.images, extraction.root, extractor),
         )
-    identity = replace(extraction.identity, layer=cut.layer, dimension=dimension)
-    store = opened(workspace.prefixes_folder / cut.layer, identity)
     images = [*task.train.images, *task.val.images]
-    fill(store, images, extraction.root, lambda: frozen(extraction.params.storage), "prefix")
+    store = filled_prefix(workspace, extraction, cut, images, task.execution)
 
     def held(rows: LabelledRows) -> Inputs:
-        X = task.features.memory.empty((len(rows.y), dimension), identity.storage)
-        return HeldInputs(store.read(rows.keys, out=X))
+        shape = (len(rows.y), store.identity.dimension)
+        return HeldInputs(
+            store.read(rows.keys, out=task.features.memory.empty(shape, store.identity.storage))
+        )
 
     return held(task.train), held(task.val)
 

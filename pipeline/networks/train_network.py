@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
@@ -24,7 +25,6 @@ from pipeline.features.extractor import Execution, Extractor
 from pipeline.features.lock import locked
 from pipeline.features.quantised import calibration_rows
 from pipeline.features.store import Features, FeatureStore
-from pipeline.heads import model_folder
 from pipeline.heads.labelled_rows import LabelledRows
 from pipeline.heads.matrix import LabelledFeatures
 from pipeline.heads.memory import Memory
@@ -32,7 +32,7 @@ from pipeline.heads.settings import free_name
 from pipeline.networks.checkpoint import Checkpoint
 from pipeline.networks.inputs import HeldInputs, ImageInputs, in_order
 from pipeline.networks.options import NetworkOptions
-from pipeline.networks.trained import Floats, NetworkReport, metrics_of, model_of, teller
+from pipeline.networks.trained import Floats, NetworkReport, metrics_of, model_of, saved, teller
 from pipeline.params import ExtractParams, read_params
 from pipeline.workspace import Workspace
 
@@ -113,18 +113,21 @@ def train_network(
         if fresh:
             checkpoint.file.unlink(missing_ok=True)
         extractor = extraction.extractor(execution)
+        started = time.perf_counter()
         held_out = _features(val.images, extraction, extractor, images.memory)
+        measured = _features(calibration_rows(train.images, _MEASURED), extraction, extractor, images.memory)
+        ahead = time.perf_counter() - started
         layer, course = _learned(
-            train, (held_out, val.y), extraction, extractor, options, params.seed, images.memory, checkpoint
+            train, (held_out, val.y), measured, extraction, extractor, options, params.seed, checkpoint
         )
         training = {"command": "train-network", **asdict(options), "device": extractor.made_with["device"]}
         model = model_of(
             name, _unfitted(options, params.seed), layer, course, extraction.identity, train, training
         )
         model = replace(model, metrics=metrics_of(model, held_out, val.y))
-        model_folder.save(workspace.model_folder(name), model)
+        report = saved(workspace, model, course, ahead)
         shutil.rmtree(folder)
-    return NetworkReport.of(model, workspace.model_folder(name))
+    return report
 
 
 def require_vgg16(params: ExtractParams) -> None:
@@ -150,11 +153,11 @@ def require_vgg16(params: ExtractParams) -> None:
 def _learned(
     train: LabelledRows,
     val: tuple[Features, npt.NDArray[np.int64]],
+    measured: Features,
     extraction: Extraction,
     extractor: Extractor,
     options: NetworkOptions,
     seed: int,
-    memory: Memory,
     checkpoint: Checkpoint,
 ) -> tuple[tuple[Floats, Floats], Course]:
     """Train the layer; return its weight and bias, and how that went."""
@@ -165,9 +168,7 @@ def _learned(
     from pipeline.networks.torch_parts import Head
     from pipeline.networks.torch_training import Labelled, Plan, Watch, learn
 
-    norm, absolute_sum = norms(
-        _features(calibration_rows(train.images, _MEASURED), extraction, extractor, memory)
-    )
+    norm, absolute_sum = norms(measured)
     scale = 1 / norm if norm > 0 else 1.0
     dimension = extraction.identity.dimension
     head = Head(scale, len(train.classes), dimension)

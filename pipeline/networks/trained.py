@@ -15,9 +15,12 @@ import numpy.typing as npt
 
 from pipeline.console import note
 from pipeline.features.identity import Identity
+from pipeline.heads import model_folder
 from pipeline.heads.derived import Derivation
 from pipeline.heads.labelled_rows import LabelledRows
 from pipeline.heads.model import Model
+from pipeline.times import keep_training
+from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
     from pipeline.heads.epochs import Epoch
@@ -58,22 +61,6 @@ class NetworkReport:
     folder: Path
     metrics: dict[str, Any]
     training: dict[str, Any]
-
-    @classmethod
-    def of(cls, model: Model, folder: Path) -> NetworkReport:
-        """Say what came of it."""
-        done = model.training
-        return cls(
-            model.name,
-            model.rows,
-            len(model.classes),
-            done["epochs_done"],
-            done["best_epoch"],
-            done["seconds"],
-            folder,
-            model.metrics,
-            done,
-        )
 
 
 def model_of(
@@ -124,8 +111,36 @@ def model_of(
             "epochs_done": len(course.history),
             "best_epoch": course.best_epoch,
             **({"before": course.start} if course.start else {}),
-            "seconds": round(course.seconds, 2),
         },
+    )
+
+
+def saved(workspace: Workspace, model: Model, course: Course, ahead: float = 0.0) -> NetworkReport:
+    """Write a model into its place, and elsewhere how long it took: no digest is to depend on a time.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    model : Model
+    course : Course
+        How it learned.
+    ahead : float
+        Seconds that this training spent before its epochs.
+    """
+    folder, seconds = workspace.model_folder(model.name), round(course.seconds, 2)
+    model_folder.save(folder, model)
+    keep_training(workspace, model.name, folder / model_folder.DESCRIPTION, round(ahead + course.seconds, 2))
+    done = model.training
+    return NetworkReport(
+        model.name,
+        model.rows,
+        len(model.classes),
+        done["epochs_done"],
+        done["best_epoch"],
+        seconds,
+        folder,
+        model.metrics,
+        done,
     )
 
 

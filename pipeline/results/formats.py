@@ -81,6 +81,8 @@ FORMATS: dict[str, Callable[[Sequence[Prediction], int | None], str]] = {
     "json": as_json,
     "csv": as_csv,
 }
+#: What a file is to hold by the end of its name.
+ENDINGS = {".json": "json", ".csv": "csv", ".txt": "table", "": "table"}
 
 
 def _best(prediction: Prediction, top: int | None) -> list[tuple[str, float]]:

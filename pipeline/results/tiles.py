@@ -1,26 +1,24 @@
 """Pictures with captions, drawn as one PNG.
 
-Owns the drawing. Captions are foreign text: the font has the characters of ASCII, and whatever else a name
-holds is shown without its accents, or as an escape, never left to the font.
+Owns the drawing. Captions are foreign text: `pipeline.results.fonts` says how they can be written.
 """
 
 from __future__ import annotations
 
 import io
 import math
-import unicodedata
 from bisect import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.console import printable
+from pipeline.results.fonts import ELLIPSIS, plain_font, written
 from pipeline.results.pictures import Picture
 
 if TYPE_CHECKING:
-    from PIL import ImageDraw, ImageFont
+    from PIL import ImageDraw
 
-    _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+    from pipeline.results.fonts import Font
 
 #: Pixels of a picture's side.
 SIDE = 176
@@ -29,7 +27,7 @@ _GAP, _MARGIN = 16, 24
 _COLUMNS_PER_ROW = 1.4
 
 _TITLE, _LABEL, _NAME = 20, 16, 13  # pixels
-_LINE = 1.3  # of a font's size
+_LINE, _BASE = 1.3, 1.0  # of a font's size
 _PAPER, _INK, _FAINT, _NO_PICTURE = "#ffffff", "#1a1a1a", "#5f6368", "#d5d7da"
 
 
@@ -67,12 +65,12 @@ def drawn(title: str, tiles: Sequence[Tile]) -> bytes:
     bytes
         A PNG. The same tiles give the same bytes.
     """
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
 
     columns = max(1, math.ceil(math.sqrt(len(tiles) * _COLUMNS_PER_ROW)))
     width = columns * SIDE + (columns - 1) * _GAP
-    fonts = [ImageFont.load_default(size) for size in (_TITLE, _LABEL, _NAME)]
-    titles = list(_wrapped(in_ascii(title), fonts[0], width))
+    shown, font = written(title, _TITLE)
+    titles = list(_wrapped(shown, font, width))
     labels = max((len(tile.labels) for tile in tiles), default=0)
     top = _MARGIN + _height(_TITLE) * len(titles) + _GAP
     row_height = SIDE + _GAP // 2 + _height(_LABEL) * labels + _height(_NAME) + _GAP
@@ -80,44 +78,47 @@ def drawn(title: str, tiles: Sequence[Tile]) -> bytes:
     sheet = Image.new("RGB", (width + 2 * _MARGIN, top + row_height * rows + _MARGIN - _GAP), _PAPER)
     pen = ImageDraw.Draw(sheet)
     for number, line in enumerate(titles):
-        pen.text((_MARGIN, _MARGIN + _height(_TITLE) * number), line, _INK, fonts[0])
+        _write(pen, (_MARGIN, _MARGIN + _height(_TITLE) * number), line, _TITLE, font)
     for number, tile in enumerate(tiles):
         x = _MARGIN + number % columns * (SIDE + _GAP)
         y = top + number // columns * row_height
         if tile.picture.pixels is None:
-            _draw_fault(pen, x, y, tile.picture.fault, fonts[2])
+            _draw_fault(pen, x, y, tile.picture.fault)
         else:
             sheet.paste(Image.fromarray(tile.picture.pixels), (x, y))
         y += SIDE + _GAP // 2
         for label in tile.labels:
-            pen.text((x, y), _shortened(in_ascii(label), fonts[1], SIDE), _INK, fonts[1])
+            _caption(pen, (x, y), label, _LABEL)
             y += _height(_LABEL)
-        pen.text((x, y), _shortened(in_ascii(tile.name), fonts[2], SIDE), _FAINT, fonts[2])
+        _caption(pen, (x, y), tile.name, _NAME, _FAINT)
     png = io.BytesIO()
     sheet.save(png, "PNG")
     return png.getvalue()
 
 
-def in_ascii(text: str) -> str:
-    """Return foreign text in characters that the font has: ``é`` as ``e``, and ``犬`` as an escape."""
-    composed = unicodedata.normalize("NFC", printable(text))
-    return "".join(
-        character
-        if character.isascii()
-        else unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
-        or character.encode("unicode_escape").decode()
-        for character in composed
-    )
+def _caption(pen: ImageDraw.ImageDraw, place: tuple[int, int], text: str, size: int, ink: str = _INK) -> None:
+    shown, font = written(text, size)
+    _write(pen, place, _shortened(shown, font, SIDE), size, font, ink)
 
 
-def _draw_fault(pen: ImageDraw.ImageDraw, x: int, y: int, fault: str, font: _Font) -> None:
+def _write(
+    pen: ImageDraw.ImageDraw, place: tuple[int, int], line: str, size: int, font: Font, ink: str = _INK
+) -> None:
+    """Write a line below `place`, on the same base whatever the font."""
+    x, y = place
+    base = round(size * _BASE)
+    pen.text((x, y + base), line, ink, font, anchor="ls")
+
+
+def _draw_fault(pen: ImageDraw.ImageDraw, x: int, y: int, fault: str) -> None:
+    font = plain_font(_NAME)
     pen.rectangle((x, y, x + SIDE - 1, y + SIDE - 1), _NO_PICTURE)
     for place, line in ((-0.5, "no picture:"), (0.5, _shortened(fault, font, SIDE - _GAP))):
         centre = (x + SIDE / 2, y + SIDE / 2 + place * _height(_NAME))
         pen.text(centre, line, _INK, font, anchor="mm")
 
 
-def _wrapped(text: str, font: _Font, width: int) -> Iterator[str]:
+def _wrapped(text: str, font: Font, width: int) -> Iterator[str]:
     """Break text between words."""
     line = ""
     for word in text.split():
@@ -129,7 +130,7 @@ def _wrapped(text: str, font: _Font, width: int) -> Iterator[str]:
     yield line
 
 
-def _shortened(text: str, font: _Font, width: int) -> str:
+def _shortened(text: str, font: Font, width: int) -> str:
     """Cut out the middle of text that is too wide, so that its end, which tells most names apart, stays."""
     if len(text) <= width and font.getlength(text) <= width:
         return text
@@ -140,7 +141,7 @@ def _shortened(text: str, font: _Font, width: int) -> str:
 
 def _without_middle(text: str, kept: int) -> str:
     """Keep so many characters, half of them from either end."""
-    return f"{text[: kept // 2]}…{text[len(text) - (kept - kept // 2) :]}"
+    return f"{text[: kept // 2]}{ELLIPSIS}{text[len(text) - (kept - kept // 2) :]}"
 
 
 def _height(size: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,8 +13,6 @@ from click.testing import CliRunner, Result
 
 from pipeline.cli import cli
 from pipeline.edit_params import write_params
-from pipeline.features import weights
-from pipeline.features.state import digest_of
 from pipeline.scaffold import create_workspace
 from pipeline.workspace import Workspace
 from tests.conftest import SMALL_NETWORK, write_images
@@ -58,17 +56,6 @@ def finish(folder: Path) -> Path:
         result = CliRunner().invoke(cli, ["--root", str(root), *step], catch_exceptions=False)
         assert result.exit_code == 0, result.output
     return folder
-
-
-@pytest.fixture(autouse=True, scope="session")
-def random_weights() -> Iterator[None]:
-    """Draw and hash the 15 million random weights once, not with every command."""
-    state = weights._random_state()
-    digest = digest_of(state)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(weights, "_random_state", lambda: state)
-        patch.setattr(weights, "digest_of", lambda other: digest if other is state else digest_of(other))
-        yield
 
 
 @pytest.fixture(scope="session")

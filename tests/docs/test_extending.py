@@ -26,10 +26,10 @@ from pipeline.params import parse_params
 from pipeline.results.export import forms
 from pipeline.results.export.check import Sample
 from pipeline.workspace import Workspace
-from tests.commands.conftest import finished, finished_folder, random_weights
+from tests.commands.conftest import finished, finished_folder
 from tests.docs.pages import DOCS, blocks
 
-__all__ = ["finished", "finished_folder", "random_weights"]  # fixtures
+__all__ = ["finished", "finished_folder"]  # fixtures
 
 PAGE = DOCS / "extending.md"
 PRESET, FAMILY, SOURCE, LAYER, ASK = blocks(PAGE, "python")

@@ -19,10 +19,10 @@ from pipeline.features.identity import Identity
 from pipeline.features.shard import FORMAT
 from pipeline.features.store import SHARD_ROWS, FeatureStore, RowKey
 from pipeline.workspace import Workspace
-from tests.commands.conftest import finished, finished_folder, random_weights
+from tests.commands.conftest import finished, finished_folder
 from tests.docs.pages import DOCS, blocks
 
-__all__ = ["finished", "finished_folder", "random_weights"]  # fixtures
+__all__ = ["finished", "finished_folder"]  # fixtures
 
 PAGE = DOCS / "store-format.md"
 TEXT = PAGE.read_text("utf-8")

@@ -13,11 +13,8 @@ from pipeline import load_features
 from pipeline.dataset.manifest import read_manifest
 from pipeline.heads import model_folder
 from pipeline.workspace import Workspace
-from tests.commands.conftest import random_weights
 from tests.conftest import SMALL_NETWORK
 from tests.docs.pages import DOCS
-
-__all__ = ["random_weights"]  # fixtures
 
 SCRIPT = DOCS / "tutorial.py"
 PARAMETERS = '# %% tags=["parameters"]\n'

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from pipeline import gpu
 from pipeline.errors import DeviceError
-from pipeline.features import backbone, openvino_backbone, torch_backbone
+from pipeline.features import openvino_backbone, torch_backbone
 from pipeline.features.backbone import open_backbone
 from pipeline.features.weights import Weights
 from tests.features.conftest import python_path
@@ -26,7 +27,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What was set up, in place of setting it up: on an x86 machine with OpenVINO and no GPU."""
     calls: list[tuple[Any, ...]] = []
     monkeypatch.setattr(
-        torch_backbone, "TorchBackbone", lambda weights, precision, device: calls.append(("torch", device))
+        torch_backbone,
+        "TorchBackbone",
+        lambda weights, precision, device, storage: calls.append(("torch", device)),
     )
     monkeypatch.setattr(
         openvino_backbone,
@@ -34,7 +37,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         lambda weights, precision, quantised: calls.append(("openvino", precision, quantised)),
     )
     monkeypatch.setattr(torch_backbone, "choose_device", lambda name: SimpleNamespace(type="cpu"))
-    monkeypatch.setattr(backbone, "_GPU_FILES", ())
+    monkeypatch.setattr(gpu, "_FILES", ())
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     return calls
@@ -72,7 +75,7 @@ def test_auto__torch_where_openvino_was_not_measured(
 def test_auto__torch_is_asked_where_there_may_be_a_gpu(
     opened: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, found: str, expected: str
 ) -> None:
-    monkeypatch.setattr(backbone, "_GPU_FILES", ("/nowhere", str(tmp_path)))
+    monkeypatch.setattr(gpu, "_FILES", ("/nowhere", str(tmp_path)))
     monkeypatch.setattr(torch_backbone, "choose_device", lambda name: SimpleNamespace(type=found))
     open_backbone(WEIGHTS, "half")
     assert opened[0][0] == expected
@@ -94,7 +97,7 @@ def test_backend__as_it_is_named(opened: list[Any], monkeypatch: pytest.MonkeyPa
 def test_int8__openvino_whatever_the_machine(opened: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(backbone, "_GPU_FILES", ("/",))
+    monkeypatch.setattr(gpu, "_FILES", ("/",))
     open_backbone(WEIGHTS, "int8", quantised=NETWORK)
     assert opened == [("openvino", "int8", NETWORK)]
 

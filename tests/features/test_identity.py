@@ -91,6 +91,15 @@ def test_identity_of__takes_parameters_and_weights() -> None:
     }
 
 
+def test_identity_of__pixels_of_another_decoder_are_others() -> None:
+    weights = Weights("w.pth", "ef" * 32, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0), None)
+    pillow = identity_of(ExtractParams(decoder="pillow"), weights)
+    nvjpeg = identity_of(ExtractParams(decoder="nvjpeg"), weights)
+    assert pillow == identity_of(ExtractParams(), weights)
+    with pytest.raises(IdentityMismatch, match="decoding pillow, upright, RGB against nvjpeg or else pillow"):
+        pillow.require(nvjpeg, "this", "that", "Mend it.")
+
+
 @needs_openvino
 def test_identity_of__int8_is_the_network_that_was_drawn(random_network: Path) -> None:
     weights = Weights("w.pth", "ef" * 32, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0), None)

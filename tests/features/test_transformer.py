@@ -1,9 +1,10 @@
-"""VGG16Features: the same rows as `pipeline extract`, in scikit-learn's terms."""
+"""VGG16Features and BackboneFeatures: the same rows as `pipeline extract`, in scikit-learn's terms."""
 
 from __future__ import annotations
 
 import pickle
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,10 @@ from pipeline.features.identity import DIMENSION
 from pipeline.features.index import row_keys
 from pipeline.features.lock import locked
 from pipeline.features.store import FeatureStore
-from pipeline.features.transformer import VGG16Features
+from pipeline.features.transformer import BackboneFeatures
+from pipeline.features.vgg16_transformer import VGG16Features
 from pipeline.workspace import Workspace
-from tests.commands.conftest import random_weights
-from tests.features.conftest import write_photo
-
-__all__ = ["random_weights"]  # a fixture
+from tests.features.conftest import PARAMS, write_photo
 
 SMALL: dict[str, Any] = {"weights": "random", "precision": "float32", "resize": 32, "image_size": 32}
 
@@ -75,6 +74,29 @@ def test_rows__those_of_a_workspace(workspace: Workspace, forwarded: list[int]) 
     stored = VGG16Features(**SMALL, store=workspace.store_folder).transform(files)
     assert (stored == expected).all()
     assert forwarded == []
+
+
+def test_rows__of_another_network(
+    new_workspace: Callable[..., Workspace], tmp_path: Path, forwarded: list[int]
+) -> None:
+    workspace = new_workspace(params=PARAMS.replace("{weights", "{backbone: shufflenet_v2_x0_5, weights"))
+    extract(workspace)
+    manifest = read_manifest(workspace.manifest_file)
+    expected = FeatureStore.open(workspace.store_folder).read(row_keys(manifest))
+    files = [workspace.root / "photos" / row.path for row in manifest.usable]
+    forwarded.clear()
+    features = BackboneFeatures("shufflenet_v2_x0_5", **SMALL, store=tmp_path / "store")
+    for computed in (len(files), 0):
+        found = features.fit_transform(files)
+        assert found.shape == (len(files), 1024)
+        assert np.abs(found - expected).max() <= 2e-3 * expected.max()  # batches may differ
+        assert sum(forwarded) == computed
+        forwarded.clear()
+    names = features.get_feature_names_out()
+    assert (len(names), names[-1]) == (1024, "backbonefeatures1023")
+    assert clone(features).get_params() == features.get_params()
+    with pytest.raises(IdentityMismatch, match=r"what VGG16Features asks for"):
+        VGG16Features(**SMALL, store=tmp_path / "store").transform(files)
 
 
 @pytest.mark.parametrize("kind", ["paths", "array of paths", "images", "array of images", "both"])
@@ -204,6 +226,13 @@ def test_unusable__what_is_no_image(given: Any, error: type[Exception], told: st
 def test_unusable__parameters(params: dict[str, Any], told: str) -> None:
     with pytest.raises(ParamsError, match=told):
         VGG16Features(**SMALL | params).fit([])
+
+
+def test_unusable__a_network_that_is_not_there() -> None:
+    with pytest.raises(ParamsError, match=r"extract\.backbone: .*resnet50"):
+        BackboneFeatures("resnet5").fit([])
+    with pytest.raises(ParamsError, match=r"oxford are weights of vgg16"):
+        BackboneFeatures("resnet50", weights="oxford").fit([])
 
 
 # --- in scikit-learn

@@ -29,10 +29,7 @@ from pipeline.features.weights import resolve_weights
 from pipeline.params import read_params
 from pipeline.views import VIEWS
 from pipeline.workspace import Workspace
-from tests.commands.conftest import random_weights
 from tests.features.conftest import PARAMS, manifest_of, shards_of, write_photo
-
-__all__ = ["random_weights"]  # a fixture
 
 GEOMETRY = PARAMS.replace("resize: 32", "resize: 36")  # else all five crops of a square image are one
 NewWorkspace = Callable[..., Workspace]

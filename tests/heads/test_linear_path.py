@@ -214,7 +214,7 @@ def test_fit_path__rows_that_no_fold_holds_out() -> None:
 def test_fit_path__no_regularisation_to_speak_of(
     form: Callable[[Any], Rows | PlainRows], objective: Objective, strength: float
 ) -> None:
-    X, y = rows_like_vgg(48, 400, 3)
+    X, y = rows_like_vgg(30, 100, 3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         fit = fit_path(form(X.astype(np.float32)), y, NAMES[:3], stratified(y), [strength], objective)

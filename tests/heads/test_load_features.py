@@ -90,7 +90,7 @@ def test_package__what_it_offers_is_imported_when_asked_for() -> None:
 
 
 def test_package__offers_no_more() -> None:
-    assert set(pipeline.__all__) == {"VGG16Features", "__version__", "load_features"}
+    assert set(pipeline.__all__) == {"BackboneFeatures", "VGG16Features", "__version__", "load_features"}
     assert all(getattr(pipeline, name) for name in pipeline.__all__)
     with pytest.raises(AttributeError, match="module 'pipeline' has no attribute 'load_feature'"):
         pipeline.load_feature  # noqa: B018

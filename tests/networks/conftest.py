@@ -17,9 +17,9 @@ from pipeline.heads.train import train
 from pipeline.networks.finetune import finetune
 from pipeline.networks.options import FinetuneOptions
 from pipeline.workspace import Workspace
-from tests.commands.conftest import finished, finished_folder, random_weights
+from tests.commands.conftest import finished, finished_folder
 
-__all__ = ["finished", "finished_folder", "random_weights"]
+__all__ = ["finished", "finished_folder"]
 
 
 #: Rates at which something happens to random weights in two epochs of four steps.

@@ -160,3 +160,38 @@ def test_state__restored_goes_on_to_the_last_bit() -> None:
     restored.restore(state)
     restored.step(1, *some_batches()[1])
     assert near(weights_of(other), weights_of(network), 0)
+
+
+@pytest.mark.gpu
+def test_step__on_a_gpu_as_on_the_cpu_but_for_rounding() -> None:
+    found = {}
+    for device in ("cpu", "cuda"):
+        network = Small()
+        optimizer = torch.optim.AdamW(network.parameters(), lr=0.01)
+        learner = Learner(network, optimizer, torch.device(device), (2, 4, 4))
+        found[device] = [learner.step(number, *batch)[0] for number, batch in enumerate(some_batches())]
+        other = learner_of(Small())
+        other.restore(learner.state())
+        assert near(weights_of(other.network), [value.cpu() for value in weights_of(network)], 0)
+    assert found["cuda"] == pytest.approx(found["cpu"], abs=0.02)  # bfloat16
+
+
+@pytest.mark.gpu
+def test_memory__of_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    generator = np.random.default_rng(0)
+    batch = generator.normal(0, 1, (64, 3 * 224 * 224)).astype(np.float32), generator.integers(0, 3, 64)
+    losses = []
+    for most in (1.0, 2**30 / torch.cuda.mem_get_info()[1]):
+        torch.manual_seed(0)
+        layers = torch.nn.Conv2d(3, 64, 3, padding=1), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+        network = torch.nn.Sequential(*layers, torch.nn.Linear(64, 3))
+        optimizer = torch.optim.AdamW(network.parameters(), lr=0.01)
+        learner = Learner(network, optimizer, torch.device("cuda"), (3, 224, 224))
+        torch.cuda.empty_cache()
+        torch.cuda.set_per_process_memory_fraction(most)
+        try:
+            losses.append([learner.step(number, *batch)[0] for number in range(2)])
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+    assert "cuda ran out of memory with 64 images at once: going on with 32" in capsys.readouterr().err
+    assert losses[1] == pytest.approx(losses[0], abs=5e-3)

@@ -11,7 +11,7 @@ from pipeline.results.dvc_plots import keep_plots_offline
 from pipeline.scaffold import create_workspace
 from pipeline.workspace import Workspace
 from tests.commands.conftest import tree
-from tests.commands.test_report import Browser, browser
+from tests.commands.test_report_in_a_browser import Browser, browser
 
 __all__ = ["browser"]
 

@@ -52,7 +52,7 @@ def test_compare__a_probability_too_far_off() -> None:
 def test_compare__another_label() -> None:
     found = EXPECTED[:, ::-1]
     with pytest.raises(ModelError, match="gives 2 other labels than the pipeline"):
-        sample().compare(found, "file", tolerance=0.1)
+        sample().compare(found, "file")
 
 
 def test_compare__no_number() -> None:

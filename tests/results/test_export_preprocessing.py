@@ -53,17 +53,13 @@ def levels(normalised: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         (480, 640),
     ],
 )
-def test_preprocessing__within_one_level_of_pillow(
-    height: int, width: int, resize: int, image_size: int
-) -> None:
+def test_preprocessing__the_pixels_of_pillow(height: int, width: int, resize: int, image_size: int) -> None:
+    """Of noise, the worst case: no neighbours are alike, so that nothing hides a wrong weight."""
     images = np.random.default_rng(height).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
     found = levels(preprocessing_of(resize, image_size)(images))
     assert found.shape == (2, image_size, image_size, 3)
     pixels = [np.asarray(to_pixels(Image.fromarray(image), resize, image_size)) for image in images]
-    distance = np.abs(found - np.stack(pixels))
-    # noise is the worst case; how many are rounded otherwise goes with the sizes
-    assert distance.max() < 1.01
-    assert (distance > 0.01).mean() < 0.25
+    assert np.abs(found - np.stack(pixels)).max() < 1e-3  # what float32 leaves of the normalisation
 
 
 def test_preprocessing__same_size_is_exact() -> None:
@@ -74,11 +70,13 @@ def test_preprocessing__same_size_is_exact() -> None:
     assert np.abs(found - expected).max() < 1e-6
 
 
-def test_preprocessing__photographs(shared: Any) -> None:
+@pytest.mark.parametrize("scale", [1, 0.4, 3.7])
+def test_preprocessing__photographs(shared: Any, scale: float) -> None:
     run = preprocessing_of(256, 224)
-    for file in sorted((shared / "cats-dogs" / "cat").glob("*.jpg"))[:10]:
+    files = sorted((shared / "cats-dogs" / "cat").glob("*.jpg"))[:4]
+    for file in files:
         image = Image.open(file).convert("RGB")
+        image = image.resize((round(scale * image.width), round(scale * image.height)))
         found = levels(run(np.asarray(image)[np.newaxis]))[0]
-        distance = np.abs(found - np.asarray(to_pixels(image, 256, 224)))
-        assert distance.max() < 1.01
-        assert (distance > 0.01).mean() < 0.005
+        assert np.abs(found - np.asarray(to_pixels(image, 256, 224))).max() < 1e-3
+    assert files

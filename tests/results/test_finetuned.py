@@ -18,10 +18,10 @@ from pipeline.results.export.wanted import Wanted
 from pipeline.results.report.answers import current_model, held_out_answers
 from pipeline.results.report.report import report
 from pipeline.workspace import Workspace
-from tests.commands.conftest import finished_folder, random_weights
+from tests.commands.conftest import finished_folder
 from tests.networks.conftest import exact_folder, tuned, tuned_folder
 
-__all__ = ["exact_folder", "finished_folder", "random_weights", "tuned", "tuned_folder"]  # fixtures
+__all__ = ["exact_folder", "finished_folder", "tuned", "tuned_folder"]  # fixtures
 
 NAME = "linear-finetuned"
 
@@ -59,7 +59,7 @@ def test_report__says_what_it_is_of(workspace: Workspace) -> None:
     page = report(workspace, head=NAME).read_text("utf-8")
     assert re.search(rf"<strong>{NAME}</strong>, on val: its network has learned from the other images", page)
     assert "No learning curve: for each point of it the network would have to be trained again." in page
-    assert "finetune linear from block5 on, 2 epochs in " in page
+    assert "finetune linear from block5 on, 2 epochs, number " in page
     assert "out of fold on train and val" not in page
 
 

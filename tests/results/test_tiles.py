@@ -5,10 +5,10 @@ import io
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image, ImageFont
+from PIL import Image
 
 from pipeline.results.pictures import Picture
-from pipeline.results.tiles import SIDE, Tile, drawn, in_ascii
+from pipeline.results.tiles import SIDE, Tile, drawn
 
 WHITE = (255, 255, 255)
 LEFT, GAP = 24, 16
@@ -91,33 +91,6 @@ def test_drawn__a_long_title_is_broken_into_lines() -> None:
 def test_drawn__nothing_to_draw_is_a_title() -> None:
     sheet = sheet_of("logreg: no mistake on 68 images", [])
     assert (sheet != WHITE).any()
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("plain-1.jpg", "plain-1.jpg"),
-        ("é", "e"),
-        ("e\u0301", "e"),  # as macOS writes it
-        ("Äffchen", "Affchen"),
-        ("ﬁ", "fi"),
-        ("ß犬", "\\xdf\\u72ac"),
-        ("line\nbreak\x1b", "line\\nbreak\\x1b"),
-        ("gnp\u202egpj", "gnp\\u202egpj"),
-        ("\ud800", "\\ud800"),
-        ("😀", "\\U0001f600"),
-    ],
-)
-def test_in_ascii(text: str, shown: str) -> None:
-    assert in_ascii(text) == shown
-
-
-def test_the_font_has_all_that_is_ever_drawn() -> None:
-    font = ImageFont.load_default(16)
-    assert isinstance(font, ImageFont.FreeTypeFont)
-    unknown = bytes(font.getmask("\uffff"))
-    for character in [*map(chr, range(33, 127)), "…"]:
-        assert bytes(font.getmask(character)) != unknown, character
 
 
 def test_drawn__names_keep_their_ends() -> None:

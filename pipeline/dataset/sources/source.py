@@ -15,7 +15,7 @@ from pipeline.dataset.sources import archives, digits, downloads
 from pipeline.dataset.sources.layouts import list_images
 from pipeline.dataset.sources.walk import Candidate, mode_of
 from pipeline.errors import SourceError, SourceMissing
-from pipeline.params import NAMED_SOURCES, did_you_mean
+from pipeline.params import NAMED_SOURCES, missing_source
 from pipeline.workspace import Workspace
 
 #: The Kaggle Cats and Dogs data set: 25,000 photographs, 787 MB, at Microsoft's download site.
@@ -96,10 +96,7 @@ def _is_archive(source: str, workspace: Workspace) -> bool:
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
-        raise SourceMissing(
-            f"{shown}: no such folder or archive. Name an existing one with `pipeline prepare --source`, or "
-            f"one of {', '.join(NAMED_SOURCES)}.{did_you_mean(source, NAMED_SOURCES)}"
-        ) from None
+        raise missing_source(source, str(path), "pipeline prepare") from None
     except OSError as error:
         raise SourceError(f"{shown}: cannot be reached ({error.strerror}).") from None
     if stat.S_ISDIR(mode):

@@ -54,8 +54,13 @@ class PlainRows:
 
     def scores(self, heads: Array) -> Float64:
         """Score every row: heads of shape (D + 1, columns), the intercepts last, to (n, columns)."""
-        scores: Float64 = (self.matrix @ heads[:-1]).astype(np.float64, copy=False) + heads[-1]
+        scores: Float64 = self.along(heads[:-1]).astype(np.float64, copy=False) + heads[-1]
         return scores
+
+    def along(self, directions: Array) -> Array:
+        """See the rows from directions, shape (D, m): their coordinates, shape (n, m)."""
+        coordinates: Array = self.matrix @ directions
+        return coordinates
 
     def gradient(self, residuals: Float64) -> Array:
         """Carry derivatives by the scores, shape (n, columns), back to the coefficients, (D, columns)."""
@@ -107,7 +112,7 @@ class Subspace:
         new = new[:, np.abs(np.diag(lengths)) > 0.5]
         if not new.shape[1]:
             return heads
-        before, seen = self.rows.matrix, self._features.matrix @ new
+        before, seen = self.rows.matrix, self._features.along(new)
         corner, edge = (np.asarray(seen.T @ part, np.float64) for part in (seen, before))
         self._products = np.block([[self._products, edge.T], [edge, corner]])
         self.basis = np.hstack([self.basis, new])

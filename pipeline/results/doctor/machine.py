@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from pipeline.architectures import VGG16
-from pipeline.features.backbone import chosen_device, is_openvino_fast
+from pipeline.features.backbone import CPU_BFLOAT16, chosen_device, is_openvino_fast
 from pipeline.heads.memory import free_memory, said_size
 from pipeline.params import ExtractParams
 from pipeline.results.doctor.check import Check
@@ -25,7 +25,6 @@ _LITTLE_MEMORY = 2 * MAX_MEMORY
 LITTLE_DISK = 1_000_000_000
 
 _NVIDIA = "/dev/nvidiactl"
-_CPU_BFLOAT16 = {"avx512_bf16", "amx_bf16"}  # as `pipeline.features.torch_backbone` has it
 
 
 def device() -> Check:
@@ -115,11 +114,11 @@ def _processors() -> int:
 
 def _cpu_has_bfloat16() -> bool:
     try:
-        return bool(_CPU_BFLOAT16 & set(Path("/proc/cpuinfo").read_text().split()))
+        return bool(CPU_BFLOAT16 & set(Path("/proc/cpuinfo").read_text().split()))
     except OSError:  # no Linux
         import torch
 
-        return any(torch.cpu.get_capabilities().get(name, False) for name in _CPU_BFLOAT16)
+        return any(torch.cpu.get_capabilities().get(name, False) for name in CPU_BFLOAT16)
 
 
 def _said_native(native: bool, instead: str) -> str:

@@ -30,8 +30,6 @@ Pixels = npt.NDArray[np.uint8]
 #: How far a probability may be off; of scores, which have no scale of their own, how far in parts of the
 #: largest.
 TOLERANCE = 1e-4
-#: The same where the graph resizes the images: one pixel in a thousand may be another by one level of 255.
-RESIZED_TOLERANCE = 1e-2
 # A hundred times more would find nothing else: it is the same network on every image.
 _IMAGES = 32
 
@@ -134,7 +132,7 @@ class Sample:
         numbers = "scores" if model.predict(features[:1]).probabilities is None else "probabilities"
         return cls(split, numbers, originals, pixels, said(model, features), stored)
 
-    def compare(self, found: npt.NDArray[np.floating], what: str, tolerance: float = TOLERANCE) -> Parity:
+    def compare(self, found: npt.NDArray[np.floating], what: str) -> Parity:
         """Hold against the pipeline what an exported classifier says of these images.
 
         Parameters
@@ -143,26 +141,24 @@ class Sample:
             Probabilities, or scores.
         what : str
             What says so, for the message.
-        tolerance : float
-            Bound of the difference. Where two labels are nearer to each other, either is right.
 
         Raises
         ------
         ModelError
-            A label is another, or a number further off.
+            A number is further off than `TOLERANCE`, or a label is another where two are not that near.
         """
         if found.shape != self.expected.shape:
             raise ModelError(f"{what}: expected numbers of shape {self.expected.shape}, found {found.shape}.")
         unit = max(1.0, float(np.abs(self.expected).max()))
         every = np.arange(len(found))
         lead = self.expected.max(axis=1) - self.expected[every, found.argmax(axis=1)]
-        others = int((lead > 2 * tolerance * unit).sum())
+        others = int((lead > 2 * TOLERANCE * unit).sum())
         difference = float(np.abs(found - self.expected).max()) / unit
-        if others or not difference <= tolerance:  # what is no number is not below it either
+        if others or not difference <= TOLERANCE:  # what is no number is not below it either
             raise ModelError(
                 f"{what} was not written: asked about {counted(len(found), 'image')} of {self.split}, it "
                 f"gives {counted(others, 'other label')} than the pipeline, and {self.numbers} up to "
-                f"{difference:.2g} off ({tolerance:g} are allowed). Please report this as a bug."
+                f"{difference:.2g} off ({TOLERANCE:g} are allowed). Please report this as a bug."
             )
         stored = None if self.stored is None else float(np.abs(found - self.stored).max()) / unit
         return Parity(len(found), self.split, self.numbers, difference, stored)

@@ -16,6 +16,7 @@ from pipeline.console import printable
 from pipeline.dataset.manifest import read_manifest
 from pipeline.dataset.sources import source_root
 from pipeline.errors import ModelError
+from pipeline.features.identity import DECODING
 from pipeline.files import replacing
 from pipeline.heads import model_folder
 from pipeline.heads.linear_layer import folded, layer_of
@@ -110,6 +111,11 @@ def _require_exportable(model: Model, wanted: Wanted) -> None:
             f"neither ONNX nor torch is given here, and the one in float32 would say something else. Set "
             f"extract.precision to half, run `pipeline extract --fresh` and `pipeline train {model.name}`."
         )
+    if wanted.with_preprocessing and model.identity.decoding != DECODING["pillow"]:
+        raise ModelError(
+            f"model {model.name!r} was trained on images as nvJPEG decodes and torch resizes them, and the "
+            f"preprocessing that is exported is Pillow's. Leave --with-preprocessing out."
+        )
     if wanted.state_dict:
         folded(model, architecture_of(model.identity.backbone).dimension)
     if wanted.onnx:
@@ -127,5 +133,5 @@ def _written(
     for form in forms_of(model, network, sample, wanted):
         with replacing(form.path) as temporary:
             form.write(temporary)
-            parity = sample.compare(form.ask(temporary), printable(str(form.path)), form.tolerance)
+            parity = sample.compare(form.ask(temporary), printable(str(form.path)))
         yield Exported(form.path, form.takes, form.gives, parity)

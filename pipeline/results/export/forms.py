@@ -15,7 +15,7 @@ import torch
 from pipeline.heads.linear_layer import layer_of
 from pipeline.heads.model import Model
 from pipeline.results.export.about import about
-from pipeline.results.export.check import RESIZED_TOLERANCE, TOLERANCE, Sample
+from pipeline.results.export.check import Sample
 from pipeline.results.export.wanted import Wanted
 
 Answers = npt.NDArray[np.float32]
@@ -38,8 +38,6 @@ class Form:
         Writes it to a path.
     ask : callable
         Has the file at a path read, and asked about the sample's images: float32, shape (n, k).
-    tolerance : float
-        How far numbers may be off.
     """
 
     path: Path
@@ -47,7 +45,6 @@ class Form:
     gives: str
     write: Callable[[Path], None]
     ask: Callable[[Path], Answers]
-    tolerance: float = TOLERANCE
 
 
 def forms_of(model: Model, network: torch.nn.Sequential, sample: Sample, wanted: Wanted) -> Iterator[Form]:
@@ -75,9 +72,7 @@ def forms_of(model: Model, network: torch.nn.Sequential, sample: Sample, wanted:
         takes_any = "images, uint8 (n, height, width, 3)"
         write = partial(_write_onnx, network=network, model=model, resizing=True)
         originals = [image[np.newaxis] for image in sample.originals]
-        yield Form(
-            wanted.onnx, takes_any, gives, write, partial(_ask_onnx, batches=originals), RESIZED_TOLERANCE
-        )
+        yield Form(wanted.onnx, takes_any, gives, write, partial(_ask_onnx, batches=originals))
     elif wanted.onnx:
         write = partial(_write_onnx, network=network, model=model, resizing=False)
         batches = [part.numpy() for part in _batches(images)]

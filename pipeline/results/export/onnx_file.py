@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pipeline.results.export.classifier import Classifier
 
-#: The first that can resize with antialiasing, and so the one that most runtimes know.
+#: The oldest that torch's exporter writes, and so the one that most runtimes know.
 OPSET = 18
 #: Input of the network: images, float32, shape (n, 3, image_size, image_size), normalised.
 NORMALISED = "normalised_images"

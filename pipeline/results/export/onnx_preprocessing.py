@@ -1,8 +1,12 @@
 """The way from decoded images to the network's input as an ONNX graph, in the pipeline's own arithmetic.
 
-Owns the graph that stands before the network's. Sizes are whole numbers, rounded as in
-`pipeline.features.transforms`; images stay in 8 bits while they are resized, as Pillow has them. onnxruntime
-resizes like that to within one level of 255, in one pixel of a thousand.
+Owns the graph that stands before the network's. It gives the very pixels of `pipeline.features.transforms`:
+sizes are whole numbers, rounded alike, and images are resized in Pillow's fixed-point arithmetic, which
+ONNX's own ``Resize`` is not.
+
+References
+----------
+Pillow, ``src/libImaging/Resample.c``: the triangle filter, and how its weights and sums are rounded.
 """
 
 from __future__ import annotations
@@ -12,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.features.identity import Identity
+from pipeline.features.transforms import LONGEST
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 #: Input of this graph: images of one size.
 IMAGES = "images"
-# Of an image more than so many times as long as wide, the middle is seen: as `to_pixels` has it.
-_LONGEST = 16
+# Pillow's weights are whole numbers of so many parts; sums over pixels of 8 bits are exact in float64.
+_PARTS = 2**22
 
 
 class _Graph:
@@ -46,14 +51,41 @@ class _Graph:
         self.constants[name] = numpy_helper.from_array(array, name)
         return name
 
-    def centred(self, images: str, size: str) -> str:
-        """Cut a rectangle of `size` (height, width) from the centre: half a pixel is rounded to even."""
+    def middle(self, size: str, part: str) -> str:
+        """Return where `part` of `size` pixels begins that lies in their centre, half a pixel to even."""
         two = self.constant([2])
-        spare = self.add("Sub", self.add("Shape", images, start=2, end=4), size)
+        spare = self.add("Sub", size, part)
         half = self.add("Div", spare, two)
         # (spare + half % 2) // 2: of 2 h + 1, h where that is even, else h + 1
-        start = self.add("Div", self.add("Add", spare, self.add("Mod", half, two)), two)
-        return self.add("Slice", images, start, self.add("Add", start, size), self.constant([2, 3]))
+        return self.add("Div", self.add("Add", spare, self.add("Mod", half, two)), two)
+
+    def weights(self, size: str, resized: str, seen: str) -> str:
+        """Return what each pixel of a line counts in each that is made of it: float64, shape (seen, size).
+
+        `size` pixels are resized to `resized`, and of these only those at the places `seen` are made.
+        """
+        half, one = self.constant(0.5, np.float64), self.constant(1, np.float64)
+        scale = self.add("Div", self._float64(size), self._float64(resized))
+        centres = self.add("Mul", self.add("Add", self._float64(seen), half), scale)
+        pixels = self.add("Range", self.constant(0), self.add("Squeeze", size), self.constant(1))
+        pixels = self.add("Add", self._float64(pixels), half)
+        apart = self.add("Sub", pixels, self.add("Unsqueeze", centres, self.constant([1])))
+        # the triangle is as wide as the larger kind of pixel: to make an image smaller is to take means
+        apart = self.add("Mul", self.add("Abs", apart), self.add("Reciprocal", self.add("Max", scale, one)))
+        weights = self.add("Max", self.add("Sub", one, apart), self.constant(0, np.float64))
+        weights = self.add("Div", weights, self.add("ReduceSum", weights, self.constant([1])))
+        parts = self.add("Mul", weights, self.constant(_PARTS, np.float64))
+        return self.add("Floor", self.add("Add", parts, half))
+
+    def levels(self, sums: str) -> str:
+        """Round sums over pixels by `weights` to whole levels."""
+        halves = self.add("Add", sums, self.constant(_PARTS / 2, np.float64))
+        return self.add("Floor", self.add("Div", halves, self.constant(_PARTS, np.float64)))
+
+    def _float64(self, values: str) -> str:
+        from onnx import TensorProto
+
+        return self.add("Cast", values, to=TensorProto.DOUBLE)
 
 
 def preprocessing(identity: Identity, output: str, opset: int, ir_version: int) -> ModelProto:
@@ -66,7 +98,7 @@ def preprocessing(identity: Identity, output: str, opset: int, ir_version: int) 
     output : str
         Name of what comes out: float32, shape (n, 3, image_size, image_size), normalised.
     opset, ir_version : int
-        As in the network's graph; at least 18, the first with antialiasing.
+        As in the network's graph; the operators are those of 18.
 
     Returns
     -------
@@ -75,25 +107,32 @@ def preprocessing(identity: Identity, output: str, opset: int, ir_version: int) 
     """
     from onnx import TensorProto, helper
 
-    graph = _Graph()
+    graph, side = _Graph(), identity.image_size
     images = graph.add("Transpose", IMAGES, perm=[0, 3, 1, 2])
     size = graph.add("Shape", images, start=2, end=4)
-    most = graph.add("Mul", graph.add("ReduceMin", size, keepdims=1), graph.constant([_LONGEST]))
-    size = graph.add("Min", size, most)
-    images = graph.centred(images, size)
-    resized = graph.add("Mul", size, graph.constant([identity.resize]))
-    resized = graph.add("Div", resized, graph.add("ReduceMin", size, keepdims=1))
-    sizes = graph.add("Concat", graph.add("Shape", images, start=0, end=2), resized, axis=0)
-    # at the borders, as Pillow does, weights of pixels that are not there go to those that are
-    how = {"mode": "linear", "antialias": 1, "exclude_outside": 1}
-    images = graph.add("Resize", images, "", "", sizes, coordinate_transformation_mode="half_pixel", **how)
-    images = graph.centred(images, graph.constant([identity.image_size] * 2))
+    shorter = graph.add("ReduceMin", size, keepdims=1)
+    seen = graph.add("Min", size, graph.add("Mul", shorter, graph.constant([LONGEST])))
+    start = graph.middle(size, seen)
+    images = graph.add("Slice", images, start, graph.add("Add", start, seen), graph.constant([2, 3]))
+    images = graph.add("Cast", images, to=TensorProto.DOUBLE)
+    resized = graph.add("Div", graph.add("Mul", seen, graph.constant([identity.resize])), shorter)
+    start = graph.middle(resized, graph.constant([side, side]))
+    down, across = (
+        graph.weights(
+            graph.add("Gather", seen, graph.constant([axis])),
+            graph.add("Gather", resized, graph.constant([axis])),
+            graph.add("Add", graph.add("Gather", start, graph.constant([axis])), graph.constant(range(side))),
+        )
+        for axis in (0, 1)
+    )
+    # widths first, and whole levels in between, as `to_pixels` has it
+    images = graph.levels(graph.add("MatMul", images, graph.add("Transpose", across)))
+    images = graph.levels(graph.add("MatMul", down, images))
     images = graph.add("Cast", images, to=TensorProto.FLOAT)
     images = graph.add("Div", images, graph.constant(255, np.float32))
     for step, values in (("Sub", identity.mean), ("Div", identity.std)):
         images = graph.add(step, images, graph.constant(np.reshape(values, (1, 3, 1, 1)), np.float32))
     graph.nodes[-1].output[0] = output
-    side = identity.image_size
     made = helper.make_graph(
         graph.nodes,
         "preprocessing",

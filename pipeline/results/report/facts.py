@@ -105,7 +105,7 @@ def _training(done: dict[str, Any]) -> list[tuple[str, str]]:
     if not done:
         return []
     of = f" {done['head']} from {done['unfreeze']} on" if "head" in done else ""
-    epochs = f"{done['epochs_done']} epochs in {done['seconds']} s, number {done['best_epoch']} kept"
+    epochs = f"{done['epochs_done']} epochs, number {done['best_epoch']} kept"
     return [("its training", f"{done['command']}{of}, {epochs}")]
 
 

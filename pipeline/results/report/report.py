@@ -26,6 +26,7 @@ from pipeline.results.report.learning_curve import learning_curve
 from pipeline.results.report.page import chart_library, render, require_chart_library
 from pipeline.results.report.sections import audit_section, sweep_section
 from pipeline.results.report.thumbnails import thumbnails
+from pipeline.results.report.ways import ways
 from pipeline.results.scores import scores
 from pipeline.workspace import Workspace
 
@@ -74,9 +75,9 @@ def report(
     """
     require_chart_library()
     feature_map.require(method)
-    features = LabelledFeatures.open(workspace)
-    head = head or features.params.evaluate.head
-    model, features = current_model(workspace, features, head, trust=trust)
+    own = LabelledFeatures.open(workspace)
+    head = head or own.params.evaluate.head
+    model, features = current_model(workspace, own, head, trust=trust)
     answers, made = held_out_answers(model, features, trust=trust)
 
     shown = chosen(answers)
@@ -109,13 +110,15 @@ def report(
     in_cells = [entry.number for cell in seen.cells for entry in cell.entries if entry.picture]
     overview = _map(features, answers, method, in_cells)
 
+    found = scores(workspace)
     values = {
         "title": workspace.root.resolve().name,
         "head": head,
         "estimator": model.estimator,
         "classes": features.classes,
         "total": len(features.manifest.usable),
-        "scores": scores(workspace),
+        "scores": found,
+        "ways": ways(workspace, own, found),
         "looks": looks_at_test(workspace, head),
         "metrics": score(head, "val", answers.y, answers.predictions, calibrating=answers.calibrating),
         "left_out": answers.left_out,

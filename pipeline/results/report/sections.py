@@ -80,8 +80,9 @@ def sweep_section(workspace: Workspace, features: LabelledFeatures) -> SweepSect
 
     def summary(stored: dict[str, Any]) -> SweepSection | None:
         of = stored["of"]
-        now = (features.identity.as_dict(), features.digest("train", "val"))
-        if (of["identity"], of["rows_sha256"]) != now:
+        views = list(features.params.extract.views)
+        now = (features.identity.as_dict(), features.digest("train", "val"), views)
+        if (of["identity"], of["rows_sha256"], of.get("views", [CENTER])) != now:
             return None
         board = Leaderboard.read(workspace.sweep_file, of, int(stored["rows"]), int(stored["folds"]))
         return _sweep(board)
