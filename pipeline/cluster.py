@@ -7,6 +7,8 @@ workers, and what it is given and returns goes through the scheduler, so it is s
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import contextlib
 import itertools
 import queue
@@ -17,8 +19,9 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from pipeline.agreement import releases, require_alike, require_same
+from pipeline.attempt import TaskFailed, attempt, called
 from pipeline.console import printable, warn
-from pipeline.errors import ClusterError, DeviceError, PipelineError
+from pipeline.errors import ClusterError
 
 #: How often a task is tried before it is given up.
 ATTEMPTS = 3
@@ -28,6 +31,8 @@ _PER_SLOT = 2
 _LEAST = 4
 # Seconds between looks at how many workers there are, while nothing else happens.
 _LOOK = 30.0
+
+_GONE = "the scheduler has gone, or was restarted. Run the same command again."
 
 Item = TypeVar("Item")
 Common = TypeVar("Common")
@@ -51,21 +56,6 @@ class Outcome(NamedTuple, Generic[Item]):
 
     item: Item
     result: Any
-
-
-class TaskFailed(Exception):
-    """A task failed for a reason that another worker may not have.
-
-    Attributes
-    ----------
-    worker, reason : str
-        Who met what.
-    """
-
-    def __init__(self, worker: str, reason: str) -> None:
-        super().__init__(worker, reason)  # as Exception is pickled: made anew of its arguments
-        self.worker = worker
-        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -96,7 +86,7 @@ class Cluster:
         PipelineError
             Another such that the function raised.
         """
-        results: dict[str, Any] = self.client.run(_called, function, arguments, on_error="return")
+        results: dict[str, Any] = self.client.run(called, function, arguments, on_error="return")
         for worker, found in results.items():
             if isinstance(found, ImportError | AttributeError):
                 raise ClusterError(
@@ -184,7 +174,7 @@ class Cluster:
                 # preferred only: they may all have gone when it is its turn
                 elsewhere = {"workers": others, "allow_other_workers": True}
             future = self.client.submit(
-                _attempt,
+                attempt,
                 function,
                 common,
                 flight.item,
@@ -196,28 +186,35 @@ class Cluster:
             flights[future] = flight
             future.add_done_callback(landed.put)
 
-        waiting, most = iter(items), self._most()
+        waiting = iter(items)
         try:
+            with _told_if_gone():
+                most = self._most()
             while True:
                 for item in itertools.islice(waiting, max(0, most - len(flights))):
-                    begin(_Flight(item, []))
+                    with _told_if_gone():
+                        begin(_Flight(item, []))
                 if not flights:
                     return
                 try:
                     future = landed.get(timeout=_LOOK)
                 except queue.Empty:
-                    most = self._most()
+                    with _told_if_gone():
+                        most = self._most()
                     continue
                 flight = flights.pop(future)
-                if (failure := _failure(future)) is None:
-                    result = future.result()
-                    future.release()
+                with _told_if_gone():
+                    failure = _failure(future)
+                    result = None if failure else future.result()
+                future.release()
+                if failure is None:
                     yield Outcome(flight.item, result)
                     continue
                 flight.failed_on.append(failure.worker)
                 if failure.worker and len(flight.failed_on) < ATTEMPTS:
                     warn(f"{printable(failure.reason)}, on worker {failure.worker}: tried again elsewhere")
-                    begin(flight)
+                    with _told_if_gone():
+                        begin(flight)
                     continue
                 where = f", on worker {failure.worker}" if failure.worker else ""
                 yield Outcome(flight.item, Lost(f"{failure.reason}{where}"))
@@ -254,7 +251,7 @@ def _failure(future: Any) -> TaskFailed | None:
     if future.status == "finished":
         return None
     if future.status != "error":
-        raise ClusterError("the scheduler has gone, or was restarted. Run the same command again.")
+        raise ClusterError(_GONE)
     error = future.exception()
     if isinstance(error, TaskFailed):
         return error
@@ -263,22 +260,10 @@ def _failure(future: Any) -> TaskFailed | None:
     raise error
 
 
-def _attempt(function: Callable[[Common, Item], Any], common: Common, item: Item) -> Any:
-    """Run a task on a worker."""
+@contextlib.contextmanager
+def _told_if_gone() -> Iterator[None]:
+    """Say that the scheduler has gone, whichever way Dask comes to know of it."""
     try:
-        return function(common, item)
-    except Exception as error:
-        from distributed import get_worker
-
-        if isinstance(error, ClusterError):
-            raise ClusterError(f"worker {get_worker().address}: {error}") from None
-        if isinstance(error, PipelineError) and not isinstance(error, DeviceError):
-            raise
-        raise TaskFailed(get_worker().address, f"{type(error).__name__}: {error}") from None
-
-
-async def _called(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    """Call a function on a worker, without keeping it from telling the scheduler that it is alive."""
-    import asyncio
-
-    return await asyncio.to_thread(function, *arguments)
+        yield
+    except (OSError, asyncio.CancelledError, concurrent.futures.CancelledError):
+        raise ClusterError(_GONE) from None

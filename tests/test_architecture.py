@@ -108,6 +108,7 @@ def test_only_the_shard_and_the_plain_copy_open_hdf5() -> None:
 
 def test_dask_is_known_where_work_is_shared_out_and_nowhere_else() -> None:
     assert files_that_import("dask", "distributed") == {
+        "attempt.py",
         "cluster.py",
         "connection.py",
         "dataset/on_cluster.py",
