@@ -16,6 +16,7 @@ from pipeline.console import counted, warn
 from pipeline.digests import Folded, in_order
 from pipeline.errors import DamagedShard, MissingRows
 from pipeline.features.layout import RowKey
+from pipeline.features.parallel import in_parallel
 from pipeline.features.prints import prints_of_keys
 from pipeline.features.shard import ShardFormat
 
@@ -44,18 +45,24 @@ class Catalogue:
     def of(cls, folder: Path, form: ShardFormat, shards: Iterable[Path]) -> Catalogue:
         """Read the keys in shards; what is no shard is left out, with a warning: its rows are missing."""
         catalogue = cls(folder)
-        heads, tails, rows = [], [], []
-        for path in shards:
+
+        def read(path: Path) -> Folded | Exception:
             try:
-                prints = form.prints(path)
+                return form.prints(path)
             except (DamagedShard, MissingRows, OSError) as error:
-                warn(str(error))
+                return error
+
+        heads, tails, rows = [], [], []
+        paths = list(shards)
+        for path, found in zip(paths, in_parallel(read, paths), strict=True):
+            if isinstance(found, Exception):
+                warn(str(found))
                 catalogue._unusable.append(path)
                 continue
             catalogue._paths.append(path)
-            heads.append(prints[:, 0].copy())
-            tails.append(prints[:, 1].copy())
-            rows.append(len(prints))
+            heads.append(found[:, 0].copy())
+            tails.append(found[:, 1].copy())
+            rows.append(len(found))
         if rows:
             catalogue._sort(heads, tails, rows)
         return catalogue
