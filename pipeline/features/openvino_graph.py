@@ -151,6 +151,7 @@ class Network:
         config = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
         if threads is not None:
             config["INFERENCE_NUM_THREADS"] = str(threads)
+            config["ENABLE_CPU_PINNING"] = "NO"  # or several processes pin themselves to the same cores
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="openvino")
         self._compiled = self._thread.submit(openvino.Core().compile_model, model, "CPU", config).result()
         self.computed_in: str = self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
