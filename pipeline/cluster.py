@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from pipeline.agreement import releases, require_alike
+from pipeline.agreement import releases, require_alike, require_same
 from pipeline.console import printable, warn
 from pipeline.errors import ClusterError, DeviceError, PipelineError
 
@@ -127,6 +127,13 @@ class Cluster:
         token = folder.absolute() / f".{secrets.token_hex(8)}.tmp"
         token.touch()
         try:
+            try:
+                self.client.run_on_scheduler(require_same, releases())
+            except (ClusterError, ImportError, AttributeError) as error:
+                raise ClusterError(
+                    f"the scheduler has another release of something, or not this package: {error}. It reads "
+                    f"what its tasks are: install there what is installed here."
+                ) from None
             self.on_each(require_alike, releases(), token, [other.absolute() for other in others])
         finally:
             token.unlink(missing_ok=True)

@@ -136,7 +136,7 @@ def extract(
             ):
                 for shard in shards:
                     failures += shard.failures
-                    computed += len(shard.keys)
+                    computed += shard.rows
             took = time.perf_counter() - started
             count_rows(workspace, extraction.identity.as_dict(), computed, round(took, 2))
         images, different = len(extraction.listed.keys), extraction.listed.keys.different()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pipeline.agreement import releases, require_same
 from pipeline.cluster import Cluster, Lost
-from pipeline.console import counted, printable, warn
+from pipeline.console import counted, note, printable, warn
 from pipeline.dataset.manifest import ImageRow
 from pipeline.errors import ClusterError, IdentityMismatch
 from pipeline.features.extraction import Extraction, require_source
@@ -109,18 +109,21 @@ class OnCluster:
     ) -> Generator[Shard, None, None]:
         """Make shards, in the order in which they are finished; of one that is given up all images failed."""
         self.ready(extraction, store.folder)
-        job = self._job(extraction, store.folder)
+        job, count, given_up = self._job(extraction, store.folder), 0, 0
         for packed, made in self.cluster.outcomes(make_shard, job, map(pack, parts)):
             shard = made
             if isinstance(made, Lost):
+                given_up += 1
                 part = unpack(packed)
                 warn(f"a shard of {counted(len(part), 'image')} was given up: {printable(made.reason)}")
                 reason = NOT_COMPUTED + made.reason
-                shard = Shard("", (), tuple(Failure(image.path, reason) for image, _ in part))
+                shard = Shard("", 0, tuple(Failure(image.path, reason) for image, _ in part))
             elif shard.name and not (store.folder / shard.name).is_file():
                 raise ClusterError(f"a worker has written {shard.name}, and {store.folder} does not have it.")
-            advance(len(shard.keys))
+            count += 1
+            advance(shard.rows)
             yield shard
+        note(f"{counted(count - given_up, 'shard')} made, {given_up} given up")
 
     def _job(self, extraction: Extraction, store: Path) -> Job:
         return Job(

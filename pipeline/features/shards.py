@@ -19,7 +19,7 @@ from pipeline.features.extraction import Extraction
 from pipeline.features.extractor import Execution, Extractor
 from pipeline.features.lacking import Failure, Lacking
 from pipeline.features.shard_writer import ShardWriter, rows_in_shard
-from pipeline.features.store import FeatureStore, RowKey
+from pipeline.features.store import FeatureStore
 from pipeline.views import VIEWS
 
 #: Begins the reason of an image that there is nothing wrong with: its shard could not be made.
@@ -34,14 +34,14 @@ class Shard:
     ----------
     name : str
         Its file in the store, whole and synced; empty where none of the images could be read.
-    keys : tuple of RowKey
-        Its rows, in the order of the images.
+    rows : int
+        How many it has, in the order of the images; it holds their keys itself.
     failures : tuple of Failure
         The other images.
     """
 
     name: str
-    keys: tuple[RowKey, ...]
+    rows: int
     failures: tuple[Failure, ...]
 
 
@@ -98,19 +98,19 @@ class ShardMaker:
             The device has not the memory for a single image.
         """
         rows = max(rows_in_shard(self._store.identity), len(VIEWS))  # an image's views are in one shard
-        begun: deque[tuple[tuple[RowKey, ...], tuple[Failure, ...]]] = deque()  # not on disk yet
+        begun: deque[tuple[int, tuple[Failure, ...]]] = deque()  # not on disk yet
         with (
             ShardWriter(self._store, self._extractor.made_with, rows) as writer,
             contextlib.closing(self._extractor.batches_of(parts, self._root)) as computed,
         ):
             for failures, batches in computed:
-                keys: list[RowKey] = []
-                for added, features in batches:
-                    writer.add(added, features)
-                    keys += added
-                    advance(len(added))
+                count = 0
+                for keys, features in batches:
+                    writer.add(keys, features)
+                    count += len(keys)
+                    advance(len(keys))
                 writer.flush()
-                begun.append((tuple(keys), tuple(failures)))
+                begun.append((count, tuple(failures)))
                 yield from _on_disk(begun, writer.written)
             writer.wait()
             yield from _on_disk(begun, writer.written)
@@ -118,11 +118,11 @@ class ShardMaker:
 
 
 def _on_disk(
-    begun: deque[tuple[tuple[RowKey, ...], tuple[Failure, ...]]], written: deque[Path]
+    begun: deque[tuple[int, tuple[Failure, ...]]], written: deque[Path]
 ) -> Generator[Shard, None, None]:
     while begun and (written or not begun[0][0]):
-        keys, failures = begun.popleft()
-        yield Shard(written.popleft().name if keys else "", keys, failures)
+        rows, failures = begun.popleft()
+        yield Shard(written.popleft().name if rows else "", rows, failures)
 
 
 class Engine(Protocol):

@@ -162,6 +162,20 @@ def test_a_worker_that_hangs_is_given_up(
     assert_same(workspace, reference)
 
 
+def test_a_scheduler_that_goes_is_told(workspace: Workspace, tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with scheduler(tmp_path) as dask, ThreadPoolExecutor(1) as pool:
+        dask.worker(fault="slow")
+        running = pool.submit(extract_on, dask, workspace, 1)
+        while not list(workspace.store_folder.glob("*.h5")):
+            time.sleep(0.01)
+        dask.stop(dask.process)
+        with pytest.raises(ClusterError, match=r"the scheduler has gone, .* Run the same command again"):
+            running.result(timeout=120)
+    assert not workspace.index_file.exists()
+
+
 CLIENT = """
 import sys
 from pathlib import Path
