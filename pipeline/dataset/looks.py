@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Protocol
 
 from pipeline import console
+from pipeline.dataset import verdicts
 from pipeline.dataset.sources.walk import Candidate
-from pipeline.dataset.verdicts import PASSING, Verdict, examine, reader_version
+from pipeline.dataset.verdicts import PASSING, Verdict, reader_version
 from pipeline.files import StatCache
 
 
@@ -34,8 +35,8 @@ class Looks:
         Where verdicts are kept between runs; disposable.
     rehash : bool, default False
         Forget what is remembered. Finds changes that kept a file's size, times and inode.
-    examine : callable
-        Looks into files, as `pipeline.dataset.verdicts.examine` does.
+    examine : callable, optional
+        Looks into files; by default `pipeline.dataset.verdicts.examine`.
     """
 
     def __init__(
@@ -44,9 +45,9 @@ class Looks:
         memory: Path,
         *,
         rehash: bool = False,
-        examine: Examine = examine,
+        examine: Examine | None = None,
     ) -> None:
-        self._examine = examine
+        self._examine = examine or verdicts.examine
         self._memory = StatCache(memory, reader_version())
         self._memory.keep_only([] if rehash else [candidate.path for candidate in candidates])
         self._status: dict[str, os.stat_result] = {}  # taken before the file is read
@@ -71,8 +72,8 @@ class Looks:
             return
         try:
             with console.progress("examining" if decode else "hashing", len(new)) as advance:
-                verdicts = self._examine([candidate.file for candidate in new], decode=decode)
-                for candidate, verdict in zip(new, verdicts, strict=True):
+                found = self._examine([candidate.file for candidate in new], decode=decode)
+                for candidate, verdict in zip(new, found, strict=True):
                     self._verdicts[candidate.path] = verdict
                     self._remember(candidate, verdict)
                     advance(1)

@@ -19,7 +19,6 @@ from pipeline.dataset.sampling import sample
 from pipeline.dataset.sources import open_source
 from pipeline.dataset.sources.walk import Candidate
 from pipeline.dataset.splits import assign
-from pipeline.dataset.verdicts import examine
 from pipeline.errors import ManifestError, ParamsError
 from pipeline.params import SPLITS, DatasetParams, Split, read_params
 from pipeline.workspace import Workspace
@@ -74,7 +73,7 @@ class PrepareReport:
 
 
 def prepare(
-    workspace: Workspace, *, resplit: bool = False, rehash: bool = False, examine: Examine = examine
+    workspace: Workspace, *, resplit: bool = False, rehash: bool = False, examine: Examine | None = None
 ) -> PrepareReport:
     """List, examine and split the images of ``dataset.source``, and write the manifest.
 

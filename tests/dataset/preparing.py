@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline.dataset import looks, verdicts
+from pipeline.dataset import verdicts
 from pipeline.workspace import Workspace
 
 MakeWorkspace = Callable[..., Workspace]
@@ -64,5 +64,5 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
         seen.extend((file.name, decode) for file in files)
         return real(files, decode=decode)
 
-    monkeypatch.setattr(looks, "examine", examine)
+    monkeypatch.setattr(verdicts, "examine", examine)
     return seen

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.dataset import looks, verdicts
+from pipeline.dataset import verdicts
 from pipeline.dataset.prepare import prepare
 from pipeline.errors import ManifestError, ParamsError, SourceError, SourceMissing
 from pipeline.workspace import Workspace
@@ -103,7 +103,7 @@ def test_an_interrupted_run_keeps_its_verdicts(
                 raise KeyboardInterrupt
             yield verdict
 
-    monkeypatch.setattr(looks, "examine", stop_half_way)
+    monkeypatch.setattr(verdicts, "examine", stop_half_way)
     with pytest.raises(KeyboardInterrupt):
         prepare(workspace)
     assert not workspace.manifest_file.exists()
@@ -128,7 +128,7 @@ def test_failures_that_may_pass_are_looked_into_again(
             gone.with_suffix(".away").rename(gone)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(looks, "examine", losing_one)
+        patch.setattr(verdicts, "examine", losing_one)
         report = prepare(workspace)
     assert report.reasons == {"unsupported_format": 1, "vanished": 1}
     looked.clear()

@@ -34,7 +34,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     monkeypatch.setattr(
         openvino_backbone,
         "OpenVinoBackbone",
-        lambda weights, precision, quantised: calls.append(("openvino", precision, quantised)),
+        lambda weights, precision, quantised, threads: calls.append(("openvino", precision, quantised)),
     )
     monkeypatch.setattr(torch_backbone, "choose_device", lambda name: SimpleNamespace(type="cpu"))
     monkeypatch.setattr(gpu, "_FILES", ())

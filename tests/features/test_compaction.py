@@ -63,7 +63,9 @@ def test_compact__larger_shards_of_another_release_stay(workspace: Workspace, id
     assert rows_per_shard(workspace) == [1, 9]
 
 
-def test_compact__all_views_of_a_named_image_stay(workspace: Workspace, identity: Identity) -> None:
+def test_compact__all_named_views_of_a_named_image_stay(workspace: Workspace, identity: Identity) -> None:
+    views = "extract: {views: [center, hflip]}\n"
+    workspace.params_file.write_text("dataset: {source: photos}\n" + views)
     store = FeatureStore.create(workspace.store_folder, identity)
     keys = [RowKey(key_of(n).sha256, view) for n in range(2) for view in ("center", "hflip")]
     store.add(keys, some_features(4), MADE_WITH)

@@ -154,7 +154,7 @@ def test_backbone__half_where_the_cpu_has_it(
 ) -> None:
     asked: list[str] = []
 
-    def recording(graph: Any, outputs: Any, hint: str) -> Any:
+    def recording(graph: Any, outputs: Any, hint: str, threads: int | None) -> Any:
         asked.append(hint)
         return Network(graph, outputs, "f32")
 

@@ -181,7 +181,7 @@ def test_memory__of_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
     generator = np.random.default_rng(0)
     batch = generator.normal(0, 1, (64, 3 * 224 * 224)).astype(np.float32), generator.integers(0, 3, 64)
     losses = []
-    for most in (1.0, 2**30 / torch.cuda.mem_get_info()[1]):
+    for most in (1.0, 2**29 / torch.cuda.mem_get_info()[1]):
         torch.manual_seed(0)
         layers = torch.nn.Conv2d(3, 64, 3, padding=1), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
         network = torch.nn.Sequential(*layers, torch.nn.Linear(64, 3))
