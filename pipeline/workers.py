@@ -1,8 +1,8 @@
 """Processes that may die of what they are given: asked, answering, and replaced when they are lost.
 
 A damaged file may crash its decoder, keep it busy for ever, or fill the memory, so nothing
-untrusted is decoded in the process that a user started. Owns these processes, and their limits of
-time and memory. It does not know what they are asked.
+untrusted is decoded in the process that a user started. Owns these processes, which run
+`pipeline.worker`, and how long they are waited for. It does not know what they are asked.
 """
 
 from __future__ import annotations
@@ -13,26 +13,25 @@ import itertools
 import json
 import math
 import os
-import resource
 import select
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import pipeline
 from pipeline.errors import PipelineError
-from pipeline.frames import EndOfFrames, Frame, FrameReader, write_frame
+from pipeline.frames import EndOfFrames, FrameReader
+from pipeline.worker import READY
 
 #: Seconds for one answer; a photograph takes a few milliseconds.
 TIMEOUT = 10.0
-
-#: Address space of a worker, so that a bomb is refused memory and the machine does not swap.
-MAX_MEMORY = 1_000_000_000
 
 # The worker ends itself in time, even when orphaned. Its parent waits a little longer, and only for a
 # worker that cannot: one that is stopped, or waits for a dead disk.
@@ -41,11 +40,6 @@ _START = 120.0
 
 # Bytes that a pipe holds: an image of 224 x 224, and its frame.
 _PIPE = 1 << 18
-
-_READY = Frame("ready", b"")
-
-#: What a worker runs: request to answer, both as JSON can hold them, the answer with bytes beside it.
-Answerer = Callable[[dict[str, Any]], tuple[dict[str, Any], bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,24 +102,6 @@ def ask(
             worker.end()
 
 
-def serve(answer: Answerer, timeout: float) -> None:
-    """Answer requests on stdin until it is closed. This is what a worker runs."""
-    frames = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):  # C libraries print there, over bytes that concern nobody
-        os.dup2(nothing, stream.fileno())
-    _limit(resource.RLIMIT_CORE, 0)
-    _limit(resource.RLIMIT_AS, MAX_MEMORY)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, in the middle of C code too
-
-    write_frame(frames, _READY)
-    for line in sys.stdin.buffer:
-        signal.setitimer(signal.ITIMER_REAL, timeout)
-        frame = Frame(*answer(json.loads(line)))
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        write_frame(frames, frame)
-
-
 def _in_order(
     crew: Sequence[_Worker], source: Iterator[dict[str, Any]], ahead: int
 ) -> Generator[Answer, None, None]:
@@ -182,10 +158,12 @@ class _Worker:
     """
 
     def __init__(self, module: str, timeout: float) -> None:
-        self._code = f"from pipeline.workers import serve; from {module} import answer; "
+        self._code = f"from pipeline.worker import serve; from {module} import answer; "
         self._code += f"serve(answer, {timeout!r})"
         self._timeout = timeout
         self._process: subprocess.Popen[bytes] | None = None
+        self._starting = threading.Lock()
+        self._ended = False
         self._is_ready = False
         self._frames = FrameReader(-1)
         self.is_idle = True
@@ -193,12 +171,13 @@ class _Worker:
 
     def ask(self, request: dict[str, Any]) -> None:
         """Send a request, and do not wait."""
-        process = self._process or self._start()
+        if self._process is None:
+            self._start()
         self.is_idle = False
         self._set_deadline()
-        if process.stdin is not None:
+        if self._process is not None and self._process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):  # it is lost, as will be heard
-                process.stdin.write(json.dumps(request).encode() + b"\n")
+                self._process.stdin.write(json.dumps(request).encode() + b"\n")
 
     @property
     def file(self) -> int:
@@ -210,7 +189,7 @@ class _Worker:
         self._set_deadline()
         try:
             frame = self._frames.read()
-            if frame == _READY and not self._is_ready:
+            if frame == READY and not self._is_ready:
                 self._is_ready = True
                 frame = self._frames.read()
         except EndOfFrames:
@@ -225,7 +204,12 @@ class _Worker:
         return self._lost("timeout")
 
     def end(self) -> None:
-        """Kill and forget the process, if there is one."""
+        """Have the process die, and start no other."""
+        with self._starting:
+            self._ended = True
+        self._forget()
+
+    def _forget(self) -> None:
         if self._process is not None:
             process, self._process = self._process, None
             process.kill()
@@ -237,7 +221,7 @@ class _Worker:
         if self._process is not None and how == "decoder_crashed":
             with contextlib.suppress(subprocess.TimeoutExpired):  # it has hung up, and lives on
                 status = self._process.wait(_GRACE)
-        self.end()
+        self._forget()
         if not self._is_ready:
             raise PipelineError(
                 f"{sys.executable}: the process that decodes images did not start (exit status "
@@ -249,21 +233,30 @@ class _Worker:
     def _set_deadline(self) -> None:
         self.deadline = time.monotonic() + (self._timeout + _GRACE if self._is_ready else _START)
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> None:
         self._is_ready = False
-        self._process = process = subprocess.Popen(
-            [sys.executable, "-P", "-c", self._code],
-            bufsize=0,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": _python_path()},
-            process_group=0,  # Ctrl-C goes to the caller alone, which then ends this process
-        )
-        if process.stdout is not None:
-            self._frames = FrameReader(process.stdout.fileno())
+        # In a thread, which no signal interrupts half-way: a process would be left that nobody knows of.
+        pool = ThreadPoolExecutor(1, thread_name_prefix="start")
+        try:
+            pool.submit(self._launch).result()
+        finally:
+            pool.shutdown(wait=False)
+        if self._process is not None and self._process.stdout is not None:
+            self._frames = FrameReader(self._process.stdout.fileno())
             os.set_blocking(self.file, False)
             _widen(self.file)
-        return process
+
+    def _launch(self) -> None:
+        with self._starting:
+            if not self._ended:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-c", self._code],
+                    bufsize=0,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    env=os.environ | {"PYTHONPATH": _python_path()},
+                    process_group=0,  # Ctrl-C goes to the caller alone, which then ends this process
+                )
 
 
 def _widen(pipe: int) -> None:
@@ -271,12 +264,6 @@ def _widen(pipe: int) -> None:
     if hasattr(fcntl, "F_SETPIPE_SZ"):  # Linux
         with contextlib.suppress(OSError):  # a user may have only so much of that
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE)
-
-
-def _limit(kind: int, value: int) -> None:
-    _, hard = resource.getrlimit(kind)
-    with contextlib.suppress(ValueError, OSError):  # macOS knows RLIMIT_AS and refuses to set it
-        resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
 
 
 def _python_path() -> str:

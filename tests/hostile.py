@@ -12,7 +12,7 @@ from pipeline import workers
 #: Has a worker's decoder do what the bytes of a file say.
 DECODER = """
 import os, signal, time
-from pipeline import workers
+from pipeline import worker
 from pipeline.dataset import examiner
 real = examiner.decode
 def decode(data):
@@ -21,7 +21,7 @@ def decode(data):
     if data == b"hang":
         time.sleep(60)
     if data == b"bomb":
-        bytes(3 * workers.MAX_MEMORY)
+        bytes(3 * worker.MAX_MEMORY)
     return real(data)
 examiner.decode = decode
 """

@@ -170,12 +170,12 @@ def test_memory_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch,
         tmp_path,
         """
-from pipeline import workers
+from pipeline import worker
 from pipeline.dataset import examiner
 from pipeline.dataset.images import UndecodableImage
 def decode(data):
     try:
-        bytes(workers.MAX_MEMORY)
+        bytes(worker.MAX_MEMORY)
     except MemoryError:
         raise UndecodableImage("out_of_memory", "")
 examiner.decode = decode

@@ -17,7 +17,7 @@ from pipeline.heads.memory import free_memory, said_size
 from pipeline.params import ExtractParams
 from pipeline.results.doctor.check import Check
 from pipeline.results.doctor.packages import DISTRIBUTION
-from pipeline.workers import MAX_MEMORY
+from pipeline.worker import MAX_MEMORY
 
 # What a decoder may take, and as much for the network.
 _LITTLE_MEMORY = 2 * MAX_MEMORY
