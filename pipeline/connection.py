@@ -76,10 +76,13 @@ def connected(options: ClusterOptions) -> Iterator[Cluster]:
         try:
             client = opened.enter_context(distributed.Client(address, security=security, timeout=_ANSWER))
         except (OSError, ValueError) as error:
+            reason = printable(str(error)) or type(error).__name__
             raise ClusterError(
-                f"--scheduler {printable(str(address))}: no connection ({printable(str(error))}). "
-                f"`dask scheduler` starts one, and says its address."
+                f"--scheduler {printable(str(address))}: no connection ({reason}). `dask scheduler` starts "
+                f"one, and says its address: tls://… if it speaks TLS, and otherwise tcp://…"
             ) from None
+        if not client.nthreads():
+            note(f"the scheduler has no worker yet; waiting for `dask worker {client.scheduler.address}`")
         try:
             client.wait_for_workers(1, timeout=_PATIENCE)
         except TimeoutError:

@@ -131,7 +131,8 @@ def _plain_lines(label: str, total: int, unit: str) -> Iterator[Callable[[int], 
         if now - said >= _PLAIN_INTERVAL and done < total:
             said = now
             rate = done / (now - started)
-            note(f"{label}: {done}/{_units(total, unit)}, {rate:.1f}/s, {(total - done) / rate:.0f} s left")
+            left = f", {(total - done) / rate:.0f} s left" if done else ""  # what failed may come first
+            note(f"{label}: {done}/{_units(total, unit)}, {rate:.1f}/s{left}")
 
     yield advance
     elapsed = time.monotonic() - started

@@ -110,6 +110,13 @@ def test_progress__plain_lines_now_and_then(clock: Clock, capsys: pytest.Capture
     ]
 
 
+def test_progress__nothing_done_yet(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("extract", 100) as advance:
+        clock.now += 20
+        advance(0)
+    assert capsys.readouterr().err.splitlines()[0] == "extract: 0/100 images, 0.0/s"
+
+
 def test_progress__quick_work_is_one_line(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with progress("check", 3, unit="files") as advance:
         advance(3)

@@ -75,8 +75,20 @@ def command(
         with replacing(output) as temporary:
             temporary.touch()  # what cannot be written is known before the work, not after
             predictions = predict(workspace, model, images, device=device, trust=trust)
+            if any(_is_same(output, prediction.path) for prediction in predictions):
+                raise click.BadParameter(
+                    f"{printable(str(output))} is one of the images, which are never changed. Name another.",
+                    param_hint="--output",
+                )
             temporary.write_text(FORMATS[form](predictions, top) + "\n", "utf-8")
         note(f"wrote {len(predictions)} predictions to {printable(str(output))}")
     failed = sum(prediction.error is not None for prediction in predictions)
     if failed:
         raise SourceError(f"{failed} of {len(predictions)} files could not be used; the reasons are listed.")
+
+
+def _is_same(output: Path, image: str) -> bool:
+    try:
+        return output.samefile(image)
+    except OSError:  # one of them is not there
+        return False

@@ -158,7 +158,7 @@ def _told(board: Leaderboard, space: Space, top: int) -> str:
     # of what was asked for now, at least the best of each estimator
     first = {line.estimator: place for place, line in reversed(ranked) if space.holds(line)}
     listed = [(place, line) for place, line in ranked if place <= top or place in first.values()]
-    several = any(line.views != CENTER for _, line in listed)
+    several = any(line.views != CENTER for line in board.lines)  # also where none of them is shown
     header = [
         *("rank", "estimator", "pooling", "normalize"),
         *(["views"] if several else []),

@@ -49,9 +49,13 @@ def clear(folder: Path) -> int:
         shards = list(folder.glob("*.h5"))
         for path in shards:
             path.unlink()
-        # last: killed half-way, what is left is still a store
-        (folder / _NAME).unlink(missing_ok=True)
+        forget(folder)  # last: killed half-way, what is left is still a store
     return len(shards)
+
+
+def forget(folder: Path) -> None:
+    """Have a folder be no store any more; to be called with the folder locked."""
+    (folder / _NAME).unlink(missing_ok=True)
 
 
 def write_description(folder: Path, identity: Identity) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.console import counted, note, printable, progress, warn
 from pipeline.dataset.manifest import Manifest, read_manifest
-from pipeline.errors import ManifestError, MissingRows, SourceError, StoreError
+from pipeline.errors import ManifestError, MissingRows, PipelineError, SourceError, StoreError
+from pipeline.features.description import forget, is_store
 from pipeline.features.extraction import Extraction
 from pipeline.features.extractor import Execution
 from pipeline.features.index import current_index, record
@@ -120,6 +121,7 @@ def extract(
     if fresh and _is_in_the_way(workspace, extraction):
         engine.ready(extraction, workspace.store_folder)  # what cannot run must not cost the old features
         note(f"removed {counted(clear(workspace.store_folder), 'shard')}")
+    begins = not is_store(workspace.store_folder)
     store = FeatureStore.create(workspace.store_folder, extraction.identity)
     failures: list[Failure] = []
     with store.writing():
@@ -131,6 +133,7 @@ def extract(
             started, computed = time.perf_counter(), 0
             parts = parts_of(todo, rows_in_shard(extraction.identity))
             with (
+                _left_if_begun(store, begins),
                 progress("extract", *counted_rows(todo)) as advance,
                 contextlib.closing(engine.made(extraction, store, parts, advance)) as shards,
             ):
@@ -187,6 +190,17 @@ def is_complete(workspace: Workspace) -> bool:
     except (ManifestError, StoreError):
         return False
     return not missing_rows(manifest, store, index.views)
+
+
+@contextlib.contextmanager
+def _left_if_begun(store: FeatureStore, is_new: bool) -> Iterator[None]:
+    """Take a new store away again if it could not be begun: another extractor may be asked for then."""
+    try:
+        yield
+    except PipelineError:
+        if is_new and not store.shards():
+            forget(store.folder)
+        raise
 
 
 def _is_in_the_way(workspace: Workspace, extraction: Extraction) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from pipeline.dataset.manifest import Manifest
 from pipeline.errors import IdentityMismatch, MissingRows, StoreError
-from pipeline.features.identity import Identity
+from pipeline.features.identity import DECODING, Identity
 from pipeline.features.store import RowKey
 from pipeline.files import write_json
 from pipeline.params import Params
@@ -118,6 +118,7 @@ def current_index(workspace: Workspace, params: Params, manifest: Manifest) -> I
         "resize": (index.identity.resize, asked.resize),
         "image_size": (index.identity.image_size, asked.image_size),
         "storage": (index.identity.storage, asked.storage),
+        "decoding": (index.identity.decoding, DECODING[asked.decoder]),
     }
     differences = [f"{name} {had} against {wants}" for name, (had, wants) in pairs.items() if had != wants]
     if differences:

@@ -152,8 +152,7 @@ def _nvidia_gpu(name: str) -> torch.device:
     device = choose_device(name)
     if device.type != "cuda" or not torch.version.cuda:
         raise DeviceError(
-            "extract.decoder is nvjpeg, and there is no NVIDIA GPU here. Set it to pillow; features are then "
-            "to be computed anew (`pipeline extract --fresh`)."
+            "extract.decoder is nvjpeg, and there is no NVIDIA GPU here. Set it to pillow in params.yaml."
         )
     smallest = io.BytesIO()
     Image.new("RGB", (8, 8)).save(smallest, "JPEG")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 from pipeline.errors import (
+    DeviceError,
     IdentityMismatch,
     SourceMissing,
     WeightsError,
@@ -136,3 +138,14 @@ def test_extract__fresh_that_cannot_run_costs_nothing(
     assert shards_of(workspace) == before
     workspace.params_file.write_text(params)
     assert is_complete(workspace)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_extract__that_cannot_begin_leaves_no_store_in_the_way(workspace: Workspace) -> None:
+    before = workspace.params_file.read_text()
+    workspace.params_file.write_text(before.replace("{weights", "{decoder: nvjpeg, weights"))
+    assert workspace.params_file.read_text() != before
+    with pytest.raises(DeviceError, match="there is no NVIDIA GPU here"):
+        extract(workspace)
+    workspace.params_file.write_text(before)
+    assert extract(workspace).computed > 0

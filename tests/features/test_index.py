@@ -93,6 +93,7 @@ def test_current_index__labels_names_and_splits_are_not_its_business(
         ("resize", 300, "resize 256 against 300"),
         ("image_size", 192, "image_size 224 against 192"),
         ("storage", "float32", "storage float16 against float32"),
+        ("decoder", "nvjpeg", "decoding pillow, upright, RGB against nvjpeg or else pillow, upright, RGB"),
     ],
 )
 def test_current_index__params_ask_for_another_extractor(

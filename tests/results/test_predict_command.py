@@ -80,6 +80,14 @@ def _fail(_: Path) -> None:
     raise OSError(5, "Input/output error")
 
 
+def test_command__output_over_an_image_is_refused(run: Run, known: list[str]) -> None:
+    before = Path(known[0]).read_bytes()
+    out = ("--format", "json", "--output", known[0])
+    told = run("predict", "logreg", *known[:2], *out, code=2).stderr
+    assert "is one of the images, which are never changed" in told
+    assert Path(known[0]).read_bytes() == before
+
+
 def test_command__output_that_cannot_be_written_is_found_out_first(
     run: Run, new: list[str], tmp_path: Path, forwarded: list[int]
 ) -> None:
