@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
-from functools import reduce
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -36,15 +35,16 @@ _NETWORK_OPTIONS = (
 )
 
 
-def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
+_Command = TypeVar("_Command", bound=Callable[..., object])
+
+
+def network_options(command: _Command) -> _Command:
     """Give a command the options that trainings in the network have in common."""
-    return reduce(lambda made, option: option(made), reversed(_NETWORK_OPTIONS), command)
+    return _given(command, _NETWORK_OPTIONS)
 
 
 #: Names of what `cluster_options` adds.
 CLUSTER_OPTIONS = ("scheduler", "workers_on_dask", "worker_resource", "tls_ca", "tls_cert", "tls_key")
-
-_Command = TypeVar("_Command", bound=Callable[..., object])
 
 
 def cluster_options(command: _Command) -> _Command:
@@ -79,6 +79,11 @@ def cluster_options(command: _Command) -> _Command:
             )
         ),
     )
+    return _given(command, options)
+
+
+def _given(command: _Command, options: Sequence[Callable[[_Command], _Command]]) -> _Command:
+    """Give a command options, which help shows in this order."""
     for option in reversed(options):
         command = option(command)
     return command

@@ -57,18 +57,6 @@ def digest_of_keys(keys: Sequence[RowKey]) -> str:
     return hashlib.sha256("".join(f"{key.sha256} {key.view}\n" for key in keys).encode()).hexdigest()
 
 
-def write_index(
-    workspace: Workspace,
-    identity: Identity,
-    weights: str,
-    manifest: Manifest,
-    views: Sequence[str] = (CENTER,),
-) -> bool:
-    """Record that the store holds `views` of all of `manifest`; return whether that is news."""
-    digest = digest_of_keys(row_keys(manifest, views))
-    return record(workspace, Index(identity, weights, len(manifest.usable), digest, tuple(views)))
-
-
 def record(workspace: Workspace, index: Index) -> bool:
     """Write an index; return whether that is news."""
     values = {

@@ -17,13 +17,13 @@ from click.testing import Result
 from pipeline.commands.store import command
 from pipeline.edit_params import write_params
 from pipeline.features.identity import Identity, identity_of
-from pipeline.features.index import write_index
 from pipeline.features.store import FeatureStore, locked
 from pipeline.features.weights import resolve_weights
 from pipeline.params import read_params
 from pipeline.workspace import Workspace
 from tests.features.conftest import MADE_WITH
 from tests.features.stocks import holds, list_images, stock
+from tests.index_file import write_index
 
 Run = Callable[..., Result]
 

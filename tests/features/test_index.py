@@ -10,10 +10,11 @@ import pytest
 from pipeline.dataset.manifest import ImageRow, read_manifest, write_manifest
 from pipeline.errors import IdentityMismatch, MissingRows, StoreError
 from pipeline.features.identity import Identity
-from pipeline.features.index import Index, current_index, digest_of_keys, row_keys, write_index
+from pipeline.features.index import Index, current_index, digest_of_keys, row_keys
 from pipeline.features.store import RowKey
 from pipeline.params import ExtractParams, Params
 from pipeline.workspace import Workspace
+from tests.index_file import write_index
 
 PARAMS = Params(extract=ExtractParams(weights="random"))
 

@@ -7,12 +7,12 @@ import pytest
 
 from pipeline.errors import MissingRows, StoreError
 from pipeline.features.identity import Identity
-from pipeline.features.index import write_index
 from pipeline.features.store import FeatureStore, locked
 from pipeline.features.upkeep import inspect, verify
 from pipeline.workspace import Workspace
 from tests.features.conftest import stat_of
 from tests.features.stocks import key_of, list_images, stock
+from tests.index_file import write_index
 
 CPU, CUDA = {"device": "cpu", "torch": "2.14"}, {"device": "cuda", "torch": "2.14"}
 

@@ -13,9 +13,9 @@ import pytest
 
 from pipeline.dataset.manifest import ImageRow, read_manifest, write_manifest
 from pipeline.features.identity import DIMENSION, Identity
-from pipeline.features.index import write_index
 from pipeline.features.store import FeatureStore, RowKey
 from pipeline.workspace import Workspace
+from tests.index_file import write_index
 
 CLASSES = ("cat", "dog", "owl")
 PER_SPLIT = {"train": 12, "val": 4, "test": 4}  # images of each class

@@ -14,7 +14,6 @@ import pytest
 from pipeline.dataset.manifest import read_manifest
 from pipeline.edit_params import write_params
 from pipeline.errors import HeadError, ModelError
-from pipeline.features.index import write_index
 from pipeline.features.store import FeatureStore, RowKey
 from pipeline.heads import model_folder
 from pipeline.heads.current import require_current
@@ -30,6 +29,7 @@ from pipeline.params import NORMALIZATIONS, POOLINGS, read_params
 from pipeline.views import ViewUse
 from pipeline.workspace import Workspace
 from tests.heads.conftest import CLASSES, IDENTITY, features_like_vgg
+from tests.index_file import write_index
 
 SPLITS = ("train", "val", "test")
 VIEWS = ("center", "hflip", "top-left")

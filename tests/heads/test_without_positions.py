@@ -13,7 +13,6 @@ import pytest
 
 from pipeline.dataset.manifest import read_manifest, write_manifest
 from pipeline.errors import HeadError, ModelError
-from pipeline.features.index import write_index
 from pipeline.features.store import FeatureStore, RowKey
 from pipeline.heads import model_folder
 from pipeline.heads.derived import Derivation, has_positions
@@ -23,6 +22,7 @@ from pipeline.heads.train import train
 from pipeline.params import NORMALIZATIONS
 from pipeline.workspace import Workspace
 from tests.heads.conftest import CLASSES, IDENTITY, image_rows
+from tests.index_file import write_index
 
 RESNET = replace(IDENTITY, backbone="resnet18", layer="input of fc", dimension=512)
 PARAMS = """\
